@@ -1,0 +1,186 @@
+//! What a device knows about time, and how sure it is.
+//!
+//! Timers run on [`Mono`], which never steps; validity is judged on [`Wall`], which a device may
+//! not know at all. A [`Timekeeper`] joins the two: it holds a *floor* below which the wall clock
+//! cannot be right, and an *anchor*, the last time an authenticated provisioner told us what time
+//! it is. It must never raise the floor from a source that nobody authenticated: a floor set ten
+//! years ahead by a stray NTP answer would make every true time look wrong for ten years.
+
+use serde::{Deserialize, Serialize};
+
+/// A point on the monotonic clock that also counts suspend (`CLOCK_BOOTTIME`), in milliseconds.
+///
+/// Its origin is arbitrary and changes at every boot; it is never stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mono(pub u64);
+
+impl Mono {
+    /// The point `ms` milliseconds later, or the end of time.
+    #[must_use]
+    pub const fn plus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to here; zero if `earlier` is in fact later.
+    #[must_use]
+    pub const fn ms_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A point in civil time: seconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Wall(pub u64);
+
+impl Wall {
+    /// The point `s` seconds later, or the end of time.
+    #[must_use]
+    pub const fn plus_s(self, s: u64) -> Self {
+        Self(self.0.saturating_add(s))
+    }
+
+    /// The point `s` seconds earlier, or 1970.
+    #[must_use]
+    pub const fn minus_s(self, s: u64) -> Self {
+        Self(self.0.saturating_sub(s))
+    }
+
+    /// Seconds from `earlier` to here; zero if `earlier` is in fact later.
+    #[must_use]
+    pub const fn s_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The validity period of a certificate, both ends included (RFC 5280 §4.1.2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Validity {
+    /// First second of validity.
+    pub not_before: Wall,
+    /// Last second of validity.
+    pub not_after: Wall,
+}
+
+impl Validity {
+    /// Seconds between the two ends; zero for an inverted period.
+    #[must_use]
+    pub const fn lifetime_s(self) -> u64 {
+        self.not_after.s_since(self.not_before)
+    }
+
+    /// Whether the period is over at `wall`.
+    #[must_use]
+    pub fn is_expired_at(self, wall: Wall) -> bool {
+        wall > self.not_after
+    }
+}
+
+/// What the platform's clocks say at one instant, unjudged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// The monotonic clock.
+    pub mono: Mono,
+    /// The wall clock, where there is one. It may be wrong by years.
+    pub wall: Option<Wall>,
+    /// Whether the platform claims that its wall clock is synchronised (NTP).
+    pub synchronised: bool,
+}
+
+impl Now {
+    /// An instant of a platform without a wall clock.
+    #[must_use]
+    pub const fn without_wall(mono: Mono) -> Self {
+        Self { mono, wall: None, synchronised: false }
+    }
+}
+
+/// How far the wall clock may be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Confidence {
+    /// There is no wall clock, or it is below the floor. Nothing may be judged by it.
+    Unknown,
+    /// The wall clock is at or above the floor; nobody vouches for more.
+    Floored,
+    /// Synchronised, or derived from a time that the provisioner gave us.
+    Trusted,
+}
+
+/// A judged instant: what a decision about validity may rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Civil time; `None` exactly when the confidence is [`Confidence::Unknown`].
+    pub wall: Option<Wall>,
+    /// How far `wall` may be believed.
+    pub confidence: Confidence,
+    /// The time that it certainly is not before.
+    pub floor: Wall,
+}
+
+/// A time was offered that lies below the floor and was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BelowFloor {
+    /// What was offered.
+    pub offered: Wall,
+    /// The floor it had to reach.
+    pub floor: Wall,
+}
+
+/// Joins the platform's clocks, the floor and the provisioner's time into one judgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timekeeper {
+    floor: Wall,
+    anchor: Option<(Mono, Wall)>,
+}
+
+impl Timekeeper {
+    /// A timekeeper that believes no time before `floor`.
+    #[must_use]
+    pub const fn new(floor: Wall) -> Self {
+        Self { floor, anchor: None }
+    }
+
+    /// The time that it certainly is not before.
+    #[must_use]
+    pub const fn floor(&self) -> Wall {
+        self.floor
+    }
+
+    /// Raises the floor to an authenticated time (a `notBefore` we accepted). Never lowers it.
+    pub fn raise_floor(&mut self, authenticated: Wall) {
+        self.floor = self.floor.max(authenticated);
+    }
+
+    /// Takes the time that an authenticated provisioner gave at `mono`.
+    ///
+    /// # Errors
+    ///
+    /// [`BelowFloor`] if it is older than something we already know to be past: nothing changes.
+    pub fn anchor(&mut self, mono: Mono, authenticated: Wall) -> Result<(), BelowFloor> {
+        if authenticated < self.floor {
+            return Err(BelowFloor { offered: authenticated, floor: self.floor });
+        }
+        self.anchor = Some((mono, authenticated));
+        self.floor = authenticated;
+        Ok(())
+    }
+
+    /// Judges an instant. An anchored time beats the platform's wall clock, whatever that says.
+    #[must_use]
+    pub fn reading(&self, now: Now) -> Reading {
+        let floor = self.floor;
+        if let Some((since, wall)) = self.anchor {
+            let wall = wall.plus_s(now.mono.ms_since(since) / 1000).max(floor);
+            return Reading { wall: Some(wall), confidence: Confidence::Trusted, floor };
+        }
+        match now.wall {
+            Some(wall) if wall >= floor => {
+                let confidence =
+                    if now.synchronised { Confidence::Trusted } else { Confidence::Floored };
+                Reading { wall: Some(wall), confidence, floor }
+            }
+            _ => Reading { wall: None, confidence: Confidence::Unknown, floor },
+        }
+    }
+}
