@@ -19,5 +19,6 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod device_id;
 pub mod time;
 pub mod wire;
