@@ -19,6 +19,13 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod der;
 pub mod device_id;
+pub mod event;
+pub mod lifecycle;
+pub mod policy;
+pub mod port;
+pub mod record;
+pub mod shell;
 pub mod time;
 pub mod wire;

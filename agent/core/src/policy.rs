@@ -1,0 +1,243 @@
+//! Schedules and limits: pure functions of their arguments.
+//!
+//! What may be configured is in [`Policy`]; what follows from it and from a certificate is a
+//! [`Schedule`]. The spread of a fleet's renewals is drawn *once per certificate*, from the device
+//! id and the serial number. Drawn anew at each check, the earliest of many draws would win and
+//! the whole fleet would crowd at the early edge.
+
+use sha2::{Digest, Sha256};
+
+use crate::device_id::DeviceId;
+use crate::event::Failure;
+use crate::record::{Identity, KeySource, Serial, Slot};
+use crate::time::{Validity, Wall};
+
+/// A certificate is renewed at this share of its lifetime, plus or minus [`SPREAD_SHARE`].
+const RENEWAL_SHARE: Share = Share { of: 2, in_parts: 3 };
+
+/// Half the width of the interval that a fleet's renewals are spread over.
+const SPREAD_SHARE: Share = Share { of: 1, in_parts: 12 };
+
+/// No hint delays a renewal into the last part of a certificate's life.
+const EMERGENCY_SHARE: Share = Share { of: 1, in_parts: 10 };
+
+/// No availability target renews before this share: a certificate must be worth its issuance.
+const EARLIEST_SHARE: Share = Share { of: 1, in_parts: 3 };
+
+/// The first retry of anything waits this long.
+pub const RETRY_WAIT_MS_MIN: u64 = 1_000;
+
+/// No retry waits longer than a day, so that a healed fleet is whole within a day.
+pub const RETRY_WAIT_MS_MAX: u64 = 24 * HOUR_MS;
+
+/// Without a valid identity nothing is more urgent; an hour keeps a broken fleet off the CA.
+pub const RETRY_WAIT_URGENT_MS_MAX: u64 = HOUR_MS;
+
+/// Trouble on the device itself (storage, key store) is looked at again at least this often.
+pub const RETRY_WAIT_LOCAL_MS_MAX: u64 = HOUR_MS / 12;
+
+/// Advice is asked for again after this long when its refusal will not pass by waiting
+/// (RFC 9773 §4.3.3).
+pub const CONSULT_WAIT_MS_MAX: u64 = 6 * HOUR_MS;
+
+/// A revoked device asks this often whether an operator has relented.
+pub const QUARANTINE_WAIT_MS: u64 = 24 * HOUR_MS;
+
+/// A peer's Retry-After is believed between these two, seconds.
+pub const RETRY_AFTER_S_MIN: u32 = 1;
+/// The longer of the two.
+pub const RETRY_AFTER_S_MAX: u32 = 24 * 3600;
+
+/// The machine looks at everything again at least this often, whatever it waits for.
+pub const IDLE_MS_MAX: u64 = 24 * HOUR_MS;
+
+/// How often a new identity may be refused by its peers before it is given up.
+pub const PROVE_ATTEMPTS_MAX: u8 = 8;
+
+/// The floor moves this far beyond the durable one before it alone is worth a write to flash.
+pub const FLOOR_STEP_S: u64 = 24 * 3600;
+
+/// 2^17 s is more than a day: no wait grows beyond, and no counter either.
+pub const FAILURES_MAX: u8 = 17;
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Whether a renewal makes a new key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Rekey {
+    /// A new key for each certificate.
+    #[default]
+    Always,
+    /// The same key for the device's whole life.
+    Never,
+}
+
+/// What may be configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// When this software was built: it is not earlier than that.
+    pub build_time: Wall,
+    /// Whether a renewal makes a new key.
+    pub rekey: Rekey,
+    /// The device must be able to stay offline for so long at any time, seconds; zero for no wish.
+    pub availability_target_s: u64,
+}
+
+impl Policy {
+    /// Where the key for the next identity comes from.
+    #[must_use]
+    pub fn key_source(&self, active: Option<Slot>) -> KeySource {
+        match (self.rekey, active) {
+            (Rekey::Never, Some(_)) => KeySource::Other,
+            (Rekey::Always, _) | (Rekey::Never, None) => KeySource::Fresh,
+        }
+    }
+}
+
+/// The provisioner's suggestion when to renew (RFC 9773 §4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// First second.
+    pub start: Wall,
+    /// Last second; after `start`.
+    pub end: Wall,
+}
+
+impl Window {
+    /// A window with an inside; `None` for one that ends at or before its start.
+    #[must_use]
+    pub fn new(start: Wall, end: Wall) -> Option<Self> {
+        (start < end).then_some(Self { start, end })
+    }
+}
+
+/// When a certificate's renewal is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// The renewal is due from here on.
+    pub renew_at: Wall,
+    /// The certificate's last second.
+    pub not_after: Wall,
+}
+
+impl Schedule {
+    /// The schedule of one certificate. The provisioner's window overrides both ways, within the
+    /// certificate's life and never into its last tenth.
+    #[must_use]
+    pub fn new(
+        policy: &Policy,
+        device: &DeviceId,
+        identity: &Identity,
+        window: Option<Window>,
+    ) -> Self {
+        let Validity { not_before, not_after } = identity.validity;
+        let lifetime_s = identity.validity.lifetime_s();
+        let emergency = not_after.minus_s(EMERGENCY_SHARE.of_s(lifetime_s));
+        let planned = match window {
+            Some(window) => hinted(device, &identity.serial, window),
+            None => own_plan(policy, device, identity),
+        };
+        Self { renew_at: planned.clamp(not_before, emergency.max(not_before)), not_after }
+    }
+}
+
+/// `not_before + lifetime × (2/3 ± spread)`, earlier where the availability target asks for it.
+fn own_plan(policy: &Policy, device: &DeviceId, identity: &Identity) -> Wall {
+    let Validity { not_before, not_after } = identity.validity;
+    let lifetime_s = identity.validity.lifetime_s();
+    let spread_s = SPREAD_SHARE.of_s(lifetime_s);
+    let from = not_before.plus_s(RENEWAL_SHARE.of_s(lifetime_s)).minus_s(spread_s);
+    let plan = from.plus_s(draw(device, &identity.serial, b"spread", 2 * spread_s));
+    if policy.availability_target_s == 0 {
+        return plan;
+    }
+    let earliest = not_before.plus_s(EARLIEST_SHARE.of_s(lifetime_s));
+    plan.min(not_after.minus_s(policy.availability_target_s)).max(earliest)
+}
+
+/// A uniformly drawn instant inside the window, the same at every look at the same window.
+fn hinted(device: &DeviceId, serial: &Serial, window: Window) -> Wall {
+    window.start.plus_s(draw(device, serial, b"window", window.end.s_since(window.start)))
+}
+
+/// A number from 0 to `up_to`, both included, that this device and certificate always draw.
+fn draw(device: &DeviceId, serial: &Serial, purpose: &[u8], up_to: u64) -> u64 {
+    let digest = Sha256::new()
+        .chain_update(b"fleetcert draw ")
+        .chain_update(purpose)
+        .chain_update([0])
+        .chain_update(device.as_str())
+        .chain_update([0])
+        .chain_update(serial)
+        .finalize();
+    let mut head = [0; 8];
+    head.copy_from_slice(&digest[..8]);
+    scale(u64::from_be_bytes(head), up_to)
+}
+
+/// Maps a uniform 64-bit number onto 0 ..= `up_to`.
+fn scale(uniform: u64, up_to: u64) -> u64 {
+    let product = u128::from(uniform) * (u128::from(up_to) + 1);
+    // The high half of a 64 × 64 bit product is below the second factor.
+    u64::try_from(product >> 64).unwrap_or(up_to)
+}
+
+/// How urgent the request for a certificate is: the ceiling of its retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// There is no usable identity, or nobody knows whether there is.
+    Urgent,
+    /// The identity in use is good for so many seconds more.
+    Slack {
+        /// Seconds to the end of its validity.
+        remaining_s: u64,
+    },
+}
+
+impl Urgency {
+    /// No wait is longer than an eighth of what is left, so that about eight tries remain; and
+    /// none is so short a fleet that was cut off would come back at one instant.
+    #[must_use]
+    pub fn wait_ms_max(self) -> u64 {
+        match self {
+            Self::Urgent => RETRY_WAIT_URGENT_MS_MAX,
+            Self::Slack { remaining_s } => {
+                remaining_s.saturating_mul(1000 / 8).clamp(RETRY_WAIT_MS_MIN, RETRY_WAIT_MS_MAX)
+            }
+        }
+    }
+}
+
+/// The wait before the next try, milliseconds: exponential in the number of failures so far, the
+/// upper half of it drawn, capped by `wait_ms_max`. `uniform` is a uniform random number.
+#[must_use]
+pub fn backoff_ms(failures: u8, wait_ms_max: u64, uniform: u64) -> u64 {
+    let exponent = u32::from(failures.saturating_sub(1).min(FAILURES_MAX));
+    let whole = (RETRY_WAIT_MS_MIN << exponent).min(wait_ms_max.max(RETRY_WAIT_MS_MIN));
+    whole / 2 + scale(uniform, whole - whole / 2)
+}
+
+/// The wait before the next try after `failure`, milliseconds. A peer's Retry-After is obeyed
+/// within its limits, a tenth of it added at random; what time alone will not mend is tried
+/// seldom, however urgent.
+#[must_use]
+pub fn retry_wait_ms(failure: &Failure, failures: u8, wait_ms_max: u64, uniform: u64) -> u64 {
+    if let Some(asked_s) = failure.retry_after_s() {
+        let asked_ms = 1000 * u64::from(asked_s.clamp(RETRY_AFTER_S_MIN, RETRY_AFTER_S_MAX));
+        return (asked_ms + scale(uniform, asked_ms / 10)).min(RETRY_WAIT_MS_MAX);
+    }
+    backoff_ms(failures, wait_ms_max, uniform)
+}
+
+/// A share of a lifetime, in whole parts.
+struct Share {
+    of: u64,
+    in_parts: u64,
+}
+
+impl Share {
+    fn of_s(&self, whole_s: u64) -> u64 {
+        (whole_s / self.in_parts).saturating_mul(self.of)
+            + (whole_s % self.in_parts) * self.of / self.in_parts
+    }
+}

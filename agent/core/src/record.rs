@@ -1,0 +1,334 @@
+//! The record: all that must survive a power cut, and nothing else.
+//!
+//! The record names the keys that matter. A slot that the durable record does not call
+//! [`SlotState::Empty`] is *named*, and its key must never be erased; everything else about the
+//! device can be found again. Private keys are not in it.
+//!
+//! **Format.** `"FCRD"`, one octet of version, two of payload length (little endian), the payload
+//! in postcard, and CRC-32/ISO-HDLC over all that precedes (little endian). The length is checked
+//! before it is used and nothing may follow the checksum. `docs/design/record.md` lays it out byte
+//! by byte and argues why writing it twice survives a power cut at any instant.
+
+use crc::{CRC_32_ISO_HDLC, Crc};
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::time::{Validity, Wall};
+use crate::wire::{REQUEST_ID_LEN, SERIAL_LEN_MAX};
+
+/// Octets of a device certificate, at most. A leaf with every optional extension and the longest
+/// device id takes about 900; two of these are held in memory at once on a microcontroller.
+pub const CERTIFICATE_LEN_MAX: usize = 1280;
+
+/// Octets of an encoded record, at most: two certificates with their facts, and the rest.
+pub const RECORD_LEN_MAX: usize = 2 * (CERTIFICATE_LEN_MAX + 128) + 96;
+
+/// The version that [`Record::emit`] writes and the newest that [`Record::parse`] reads.
+pub const RECORD_VERSION: u8 = 1;
+
+const MAGIC: [u8; 4] = *b"FCRD";
+const HEADER_LEN: usize = MAGIC.len() + 1 + 2;
+const CHECKSUM_LEN: usize = 4;
+const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
+/// One of the two places where a key with its certificate can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Slot {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
+impl Slot {
+    /// Both, in order.
+    pub const ALL: [Self; 2] = [Self::A, Self::B];
+
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// Zero or one.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::A => 0,
+            Self::B => 1,
+        }
+    }
+
+    /// `"a"` or `"b"`: for file names and reports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+}
+
+/// A certificate's serial number: the content octets of its DER INTEGER (RFC 5280 §4.1.2.2).
+pub type Serial = Vec<u8, SERIAL_LEN_MAX>;
+
+/// The name of one enrollment request; the provisioner issues at most once for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RequestId(pub [u8; REQUEST_ID_LEN]);
+
+/// How a request for a certificate is authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// As on first contact: token, factory certificate, attestation, or an operator's approval.
+    First,
+    /// With the current certificate, which is valid as far as we know.
+    Renew,
+    /// With the current certificate, which ran out or was revoked.
+    Recover,
+}
+
+/// Where the key of a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KeySource {
+    /// A new key.
+    Fresh,
+    /// The key of the other slot, kept (`rekey = "never"`).
+    Other,
+}
+
+/// A request for a certificate that has been licensed and not yet been answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Its name.
+    pub id: RequestId,
+    /// How it is authenticated.
+    pub kind: Kind,
+    /// Where its key comes from.
+    pub source: KeySource,
+}
+
+/// A certificate with the facts that decisions rest on, so that they need no second parsing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its serial number.
+    pub serial: Serial,
+    /// Its validity period.
+    pub validity: Validity,
+    /// SHA-256 of its SubjectPublicKeyInfo, DER.
+    pub spki_sha256: [u8; 32],
+    /// The certificate, DER.
+    pub certificate: Vec<u8, CERTIFICATE_LEN_MAX>,
+}
+
+/// What a slot is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "there is no heap to put the certificate on")]
+pub enum SlotState {
+    /// Nothing. A key found here may be erased.
+    Empty,
+    /// A key that a certificate is being asked for.
+    Requesting(Request),
+    /// A key with its certificate.
+    Certified(Identity),
+}
+
+/// The device's standing in the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Standing {
+    /// A member, or about to become one.
+    Member,
+    /// Revoked by the provisioner; asks once a day whether an operator has relented.
+    Quarantined,
+    /// Ended its life in the fleet. Nothing follows.
+    Decommissioned,
+}
+
+/// How far the retries of the current request have come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Failures in a row, capped; the exponent of the next wait.
+    pub failures: u8,
+    /// Identities given up unproven since one was last proven, capped.
+    pub discarded: u8,
+    /// Not before this time, where the clock was known and a peer asked for patience.
+    pub not_before: Option<Wall>,
+}
+
+/// All that must survive a power cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Counts every change; of two readable copies the higher one holds.
+    pub generation: u64,
+    /// A time that is certainly past; raised by authenticated times only.
+    pub floor: Wall,
+    /// The device's standing in the fleet.
+    pub standing: Standing,
+    /// The slot whose identity is in use.
+    pub active: Option<Slot>,
+    /// What the slots are for, A then B.
+    pub slots: [SlotState; 2],
+    /// How far the retries have come.
+    pub retry: Retry,
+}
+
+/// Bytes that are not a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordError {
+    /// The checksum does not match: torn or corrupted.
+    Checksum,
+    /// Readable, but it contradicts itself; written by something else.
+    Inconsistent,
+    /// Not a record at all, or one cut short or overlong.
+    Malformed,
+    /// The record does not fit into the buffer.
+    TooLong,
+    /// Written by a later release.
+    Version {
+        /// The version found; [`RECORD_VERSION`] is the newest known.
+        found: u8,
+    },
+}
+
+impl core::fmt::Display for RecordError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Checksum => f.write_str("record checksum does not match"),
+            Self::Inconsistent => f.write_str("record contradicts itself"),
+            Self::Malformed => f.write_str("not a record, or not a whole one"),
+            Self::TooLong => f.write_str("record does not fit the buffer"),
+            Self::Version { found } => {
+                write!(f, "record version {found}, newest known is {RECORD_VERSION}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RecordError {}
+
+impl Record {
+    /// The record of a device that has never enrolled.
+    #[must_use]
+    pub const fn new(floor: Wall) -> Self {
+        Self {
+            generation: 0,
+            floor,
+            standing: Standing::Member,
+            active: None,
+            slots: [SlotState::Empty, SlotState::Empty],
+            retry: Retry { failures: 0, discarded: 0, not_before: None },
+        }
+    }
+
+    /// What a slot is for.
+    #[must_use]
+    pub const fn slot(&self, slot: Slot) -> &SlotState {
+        &self.slots[slot.index()]
+    }
+
+    pub(crate) const fn slot_mut(&mut self, slot: Slot) -> &mut SlotState {
+        &mut self.slots[slot.index()]
+    }
+
+    /// Whether the slot's key matters and must not be erased.
+    #[must_use]
+    pub const fn names(&self, slot: Slot) -> bool {
+        !matches!(self.slot(slot), SlotState::Empty)
+    }
+
+    /// The certificate in a slot.
+    #[must_use]
+    pub const fn identity(&self, slot: Slot) -> Option<&Identity> {
+        match self.slot(slot) {
+            SlotState::Certified(identity) => Some(identity),
+            SlotState::Empty | SlotState::Requesting(_) => None,
+        }
+    }
+
+    /// The identity in use.
+    #[must_use]
+    pub fn active_identity(&self) -> Option<&Identity> {
+        self.active.and_then(|slot| self.identity(slot))
+    }
+
+    /// The slot of the identity that is on its way: asked for, or issued and not yet proven.
+    #[must_use]
+    pub fn candidate(&self) -> Option<Slot> {
+        Slot::ALL.into_iter().find(|&slot| self.names(slot) && self.active != Some(slot))
+    }
+
+    /// The slot for the next identity.
+    #[must_use]
+    pub fn spare(&self) -> Slot {
+        self.active.map_or(Slot::A, Slot::other)
+    }
+
+    /// Reads a record; the whole of `bytes` must be one.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`], never a partial record.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        let (body, checksum) =
+            bytes.split_last_chunk::<CHECKSUM_LEN>().ok_or(RecordError::Malformed)?;
+        let payload = body.get(HEADER_LEN..).ok_or(RecordError::Malformed)?;
+        if body[..MAGIC.len()] != MAGIC {
+            return Err(RecordError::Malformed);
+        }
+        if u16::from_le_bytes([body[5], body[6]]) as usize != payload.len() {
+            return Err(RecordError::Malformed);
+        }
+        if CHECKSUM.checksum(body) != u32::from_le_bytes(*checksum) {
+            return Err(RecordError::Checksum);
+        }
+        match body[4] {
+            RECORD_VERSION => Self::parse_payload(payload),
+            found => Err(RecordError::Version { found }),
+        }
+    }
+
+    fn parse_payload(payload: &[u8]) -> Result<Self, RecordError> {
+        match postcard::take_from_bytes::<Self>(payload) {
+            Ok((record, [])) if record.is_consistent() => Ok(record),
+            Ok((_, [])) => Err(RecordError::Inconsistent),
+            _ => Err(RecordError::Malformed),
+        }
+    }
+
+    /// Writes the record into `buffer` and returns the part that it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::TooLong`] if `buffer` is too short; [`RECORD_LEN_MAX`] octets always suffice.
+    pub fn emit<'b>(&self, buffer: &'b mut [u8]) -> Result<&'b [u8], RecordError> {
+        let space = buffer.get_mut(HEADER_LEN..).ok_or(RecordError::TooLong)?;
+        let payload_len = postcard::to_slice(self, space).map_err(|_| RecordError::TooLong)?.len();
+        let length = u16::try_from(payload_len).map_err(|_| RecordError::TooLong)?;
+        buffer[..MAGIC.len()].copy_from_slice(&MAGIC);
+        buffer[MAGIC.len()] = RECORD_VERSION;
+        buffer[MAGIC.len() + 1..HEADER_LEN].copy_from_slice(&length.to_le_bytes());
+        let end = HEADER_LEN + payload_len;
+        let whole = end + CHECKSUM_LEN;
+        let checksum = CHECKSUM.checksum(&buffer[..end]).to_le_bytes();
+        buffer.get_mut(end..whole).ok_or(RecordError::TooLong)?.copy_from_slice(&checksum);
+        Ok(&buffer[..whole])
+    }
+
+    /// The active slot is certified; without one at most one slot is named; at the end of life none.
+    fn is_consistent(&self) -> bool {
+        let named = Slot::ALL.into_iter().filter(|&slot| self.names(slot)).count();
+        let active_is_certified = self.active.is_none() || self.active_identity().is_some();
+        let keeps_other_key = |slot: Slot| {
+            matches!(
+                self.slot(slot),
+                SlotState::Requesting(Request { source: KeySource::Other, .. })
+            )
+        };
+        active_is_certified
+            && (self.active.is_some() || named <= 1)
+            && (self.active.is_some() || !Slot::ALL.into_iter().any(keeps_other_key))
+            && (self.standing != Standing::Decommissioned || named == 0)
+    }
+}
