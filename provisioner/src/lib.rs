@@ -4,8 +4,11 @@
 pub mod audit;
 pub mod authority;
 pub mod clock;
+pub mod config;
 pub mod csr;
 pub mod enroll;
+pub mod entropy;
+pub mod http;
 pub mod inventory;
 pub mod journal;
 pub mod random;
