@@ -7,6 +7,8 @@ use fleetcert_core::{
     time::{Validity, Wall},
 };
 
+use crate::inventory::Name;
+
 /// Octets of a trust domain, at most (SPIFFE-ID §2.1 allows 255; the whole URI has to fit too).
 pub const TRUST_DOMAIN_LEN_MAX: usize = 255;
 
@@ -23,6 +25,9 @@ pub const LIFETIME_S_DEFAULT: u64 = 90 * 86_400;
 /// What a certificate is for. The kind fixes the extended key usages and the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// A fleet backend: a TLS client that reads and writes every device's topics. From the device
+    /// tree, because that is the only one that brokers trust; its name can be no device's.
+    Backend,
     /// A device: TLS client, nothing else.
     Device,
     /// A gateway: a device that also serves TLS to what stands behind it.
@@ -64,6 +69,13 @@ pub struct ProfileNameError {
 /// Who a certificate is for, authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
+    /// A fleet backend of a trust domain.
+    Backend {
+        /// Its name; the subject CN is [`backend_common_name`] of it.
+        name: Name,
+        /// The authority of the URI.
+        trust_domain: TrustDomain,
+    },
     /// A device of a trust domain.
     Device {
         /// Its name: the subject CN and the end of the URI.
@@ -80,6 +92,23 @@ pub enum Identity {
         /// IP addresses.
         addresses: Vec<IpAddr>,
     },
+}
+
+/// What the common name of every backend begins with, and that of no device may.
+pub const BACKEND_PREFIX: &str = "backend.";
+
+/// The common name, and so the MQTT user name, of a fleet backend.
+#[must_use]
+pub fn backend_common_name(name: &Name) -> String {
+    format!("{BACKEND_PREFIX}{name}")
+}
+
+/// Whether a device id is kept for something that is no device.
+#[must_use]
+pub fn is_reserved(id: &DeviceId) -> bool {
+    id.as_str()
+        .get(..BACKEND_PREFIX.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(BACKEND_PREFIX))
 }
 
 impl Profile {
@@ -123,6 +152,13 @@ impl TrustDomain {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The URI of a fleet backend: `spiffe://<trust-domain>/backend/<name>`. It is no device's, so
+    /// that a backend's certificate never passes for one in enrollment.
+    #[must_use]
+    pub fn backend_uri(&self, name: &Name) -> String {
+        format!("spiffe://{}/backend/{name}", self.0)
     }
 
     /// The URI of a device: `spiffe://<trust-domain>/device/<id>`.
