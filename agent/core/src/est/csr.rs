@@ -1,0 +1,343 @@
+//! A PKCS#10 request, written without its signer (RFC 2986, RFC 7030 §4.2.1).
+//!
+//! **What it is.** [`UnsignedRequest`] lays the `CertificationRequestInfo` out in a caller's
+//! buffer; the caller signs those bytes with a key that this module never sees (a file, a TPM);
+//! [`UnsignedRequest::finish`] puts request, algorithm and signature together in the same buffer.
+//!
+//! **What it must never do.** Ask for rights: the subject is the device id and nothing else. What
+//! a certificate says is decided by policy and by the authenticated identity, not by its request.
+//!
+//! **Why that is sound.** Lengths are computed before the first octet is written, so a buffer is
+//! either large enough or untouched; the token is consumed by its signature.
+
+use core::fmt;
+
+use ::der::Writer as _;
+use ::der::{Encode as _, Header, Length, Reader as _, SliceReader, SliceWriter, Tag, TagNumber};
+
+use crate::der;
+use crate::device_id::DeviceId;
+
+/// Octets of an uncompressed P-256 point: `04 ‖ x ‖ y` (SEC 1 §2.3.3).
+pub const P256_POINT_LEN: usize = 65;
+
+/// Octets of the `SubjectPublicKeyInfo` of a P-256 key.
+pub const P256_SPKI_LEN: usize = P256_SPKI_PREFIX.len() + P256_POINT_LEN;
+
+/// Octets of the raw signature `r ‖ s` of a P-256 key.
+pub const P256_RAW_SIGNATURE_LEN: usize = 2 * P256_SCALAR_LEN;
+
+/// Octets of an `ECDSA-Sig-Value` of a P-256 key, at most: two INTEGERs of 33 octets.
+pub const P256_SIGNATURE_LEN_MAX: usize = 72;
+
+/// Octets of a coordinate or a scalar of P-256.
+const P256_SCALAR_LEN: usize = 32;
+
+/// `id-ecPublicKey` on `prime256v1`, and the head of the BIT STRING (RFC 5480 §2).
+const P256_SPKI_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// `ecdsa-with-SHA256`, without parameters (RFC 5758 §3.2), DER with its header.
+const ECDSA_WITH_SHA256: [u8; 12] =
+    [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+
+/// The version of PKCS#10, 0, DER with its header (RFC 2986 §4.1).
+const VERSION: [u8; 3] = [0x02, 0x01, 0x00];
+
+/// `id-at-commonName`, DER with its header.
+const COMMON_NAME: [u8; 5] = [0x06, 0x03, 0x55, 0x04, 0x03];
+
+/// The tag of an uncompressed point (SEC 1 §2.3.3).
+const UNCOMPRESSED: u8 = 0x04;
+
+/// The attributes of a request, `[0] IMPLICIT SET OF Attribute` (RFC 2986 §4.1).
+const ATTRIBUTES: Tag = der::context(TagNumber::N0);
+
+/// Why a request cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CsrError {
+    /// The attributes are not SEQUENCEs in the order of a DER SET OF (X.690 §11.6).
+    Attributes,
+    /// The caller's buffer is too small.
+    Buffer {
+        /// The octets it has.
+        found: usize,
+        /// The octets it should have.
+        needed: usize,
+    },
+    /// The public key is not one `SubjectPublicKeyInfo`, or not an uncompressed point.
+    PublicKey,
+    /// The signature is no `ECDSA-Sig-Value` on P-256: a part is zero, negative, longer than 32
+    /// octets or not in its shortest form.
+    Signature,
+}
+
+/// A signature by a P-256 key: an `ECDSA-Sig-Value` (RFC 5480 appendix A) that DER admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(alias = "ECDSA-Sig-Value")]
+pub struct P256Signature {
+    der: [u8; P256_SIGNATURE_LEN_MAX],
+    len: usize,
+}
+
+/// A request in a caller's buffer that waits for its signature.
+#[derive(Debug)]
+pub struct UnsignedRequest<'b> {
+    buffer: &'b mut [u8],
+    len: usize,
+}
+
+/// The `SubjectPublicKeyInfo` of a P-256 key, DER, from its uncompressed point.
+///
+/// # Errors
+///
+/// [`CsrError::PublicKey`] if the point is not of that form. Whether it lies on the curve is not
+/// checked.
+pub fn p256_spki(point: &[u8; P256_POINT_LEN]) -> Result<[u8; P256_SPKI_LEN], CsrError> {
+    if point.first() != Some(&UNCOMPRESSED) {
+        return Err(CsrError::PublicKey);
+    }
+    let mut spki = [0; P256_SPKI_LEN];
+    let (prefix, rest) = spki.split_at_mut(P256_SPKI_PREFIX.len());
+    prefix.copy_from_slice(&P256_SPKI_PREFIX);
+    rest.copy_from_slice(point);
+    Ok(spki)
+}
+
+impl P256Signature {
+    /// Octets of a signature, at most.
+    pub const MAX_LEN: usize = P256_SIGNATURE_LEN_MAX;
+
+    /// Takes a signature that is already an `ECDSA-Sig-Value`.
+    ///
+    /// # Errors
+    ///
+    /// [`CsrError::Signature`] if it is not the only one that its two numbers have.
+    pub fn parse(der: &[u8]) -> Result<Self, CsrError> {
+        let signature = Self::read(der).ok_or(CsrError::Signature)?;
+        if signature.as_der() == der { Ok(signature) } else { Err(CsrError::Signature) }
+    }
+
+    fn read(der: &[u8]) -> Option<Self> {
+        let mut parts = der::inside(der, Tag::Sequence)?;
+        let r = der::content(&mut parts, Tag::Integer)?;
+        let s = der::content(&mut parts, Tag::Integer)?;
+        Self::from_parts(r, s).ok()
+    }
+
+    /// Takes `r ‖ s`, each of 32 octets, big-endian (PKCS#11 and most libraries).
+    ///
+    /// # Errors
+    ///
+    /// [`CsrError::Signature`] if a part is zero.
+    pub fn from_raw(raw: &[u8; P256_RAW_SIGNATURE_LEN]) -> Result<Self, CsrError> {
+        let (r, s) = raw.split_at(P256_SCALAR_LEN);
+        Self::from_parts(r, s)
+    }
+
+    /// Takes `r` and `s`, big-endian, with or without leading zeros (a TPM gives either).
+    ///
+    /// # Errors
+    ///
+    /// [`CsrError::Signature`] if a part is zero or needs more than 32 octets.
+    pub fn from_parts(r: &[u8], s: &[u8]) -> Result<Self, CsrError> {
+        let (r, s) = (Unsigned::new(r)?, Unsigned::new(s)?);
+        let mut der = [0; P256_SIGNATURE_LEN_MAX];
+        let content = 2 + r.content_len() + 2 + s.content_len();
+        let len = write(&mut der, |writer| {
+            open(writer, Tag::Sequence, content)?;
+            r.write(writer)?;
+            s.write(writer)
+        })
+        .map_err(|_| CsrError::Signature)?;
+        Ok(Self { der, len })
+    }
+
+    /// The `ECDSA-Sig-Value`, DER.
+    #[must_use]
+    pub fn as_der(&self) -> &[u8] {
+        self.der.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// A positive number without leading zeros, of at most [`P256_SCALAR_LEN`] octets.
+struct Unsigned<'a>(&'a [u8]);
+
+impl<'a> Unsigned<'a> {
+    fn new(octets: &'a [u8]) -> Result<Self, CsrError> {
+        let zeros = octets.iter().take_while(|octet| **octet == 0).count();
+        match octets.get(zeros..) {
+            Some(octets) if (1..=P256_SCALAR_LEN).contains(&octets.len()) => Ok(Self(octets)),
+            _ => Err(CsrError::Signature),
+        }
+    }
+
+    fn needs_zero(&self) -> bool {
+        self.0.first().is_some_and(|octet| octet & 0x80 != 0)
+    }
+
+    fn content_len(&self) -> usize {
+        self.0.len() + usize::from(self.needs_zero())
+    }
+
+    fn write(&self, writer: &mut SliceWriter<'_>) -> ::der::Result<()> {
+        open(writer, Tag::Integer, self.content_len())?;
+        if self.needs_zero() {
+            writer.write(&[0])?;
+        }
+        writer.write(self.0)
+    }
+}
+
+impl<'b> UnsignedRequest<'b> {
+    /// Writes what is to be signed to `buffer`: the device id as the only common name, the public
+    /// key, and `attributes`: each an `Attribute` in DER, one behind the other, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`CsrError`] names what does not fit.
+    pub fn new(
+        device_id: &DeviceId,
+        spki: &[u8],
+        attributes: &[u8],
+        buffer: &'b mut [u8],
+    ) -> Result<Self, CsrError> {
+        der::only(spki, Tag::Sequence).ok_or(CsrError::PublicKey)?;
+        check_attributes(attributes)?;
+        let name = Name::of(device_id);
+        let content = VERSION.len() + name.len() + spki.len() + framed(attributes.len());
+        let needed = framed(content);
+        let too_small = CsrError::Buffer { found: buffer.len(), needed };
+        if buffer.len() < needed {
+            return Err(too_small);
+        }
+        let len = write(buffer, |writer| {
+            open(writer, Tag::Sequence, content)?;
+            writer.write(&VERSION)?;
+            name.write(writer)?;
+            writer.write(spki)?;
+            open(writer, ATTRIBUTES, attributes.len())?;
+            writer.write(attributes)
+        })
+        .map_err(|_| too_small)?;
+        Ok(Self { buffer, len })
+    }
+
+    /// The `CertificationRequestInfo`: sign SHA-256 of this with ECDSA.
+    #[must_use]
+    #[doc(alias = "CertificationRequestInfo")]
+    pub fn to_be_signed(&self) -> &[u8] {
+        self.buffer.get(..self.len).unwrap_or_default()
+    }
+
+    /// Puts the request together; it begins at the front of the buffer (RFC 2986 §4.2).
+    ///
+    /// # Errors
+    ///
+    /// [`CsrError::Buffer`] if the signature does not fit behind what it signs.
+    pub fn finish(self, signature: &P256Signature) -> Result<&'b [u8], CsrError> {
+        let Self { buffer, len: info } = self;
+        let bits = 1 + signature.as_der().len();
+        let content = info + ECDSA_WITH_SHA256.len() + framed(bits);
+        let needed = framed(content);
+        let too_small = CsrError::Buffer { found: buffer.len(), needed };
+        let request = buffer.get_mut(..needed).ok_or(too_small)?;
+        let head = needed - content;
+        request.copy_within(..info, head);
+        let (front, back) = request.split_at_mut(head + info);
+        write(front, |writer| open(writer, Tag::Sequence, content)).map_err(|_| too_small)?;
+        write(back, |writer| {
+            writer.write(&ECDSA_WITH_SHA256)?;
+            open(writer, Tag::BitString, bits)?;
+            writer.write(&[0])?;
+            writer.write(signature.as_der())
+        })
+        .map_err(|_| too_small)?;
+        Ok(request)
+    }
+}
+
+/// X.690 §11.6: the elements of a SET OF stand in ascending order of their encodings.
+fn check_attributes(attributes: &[u8]) -> Result<(), CsrError> {
+    let mut reader = SliceReader::new(attributes).map_err(|_| CsrError::Attributes)?;
+    let mut previous: &[u8] = &[];
+    while !reader.is_finished() {
+        let attribute = der::element(&mut reader, Tag::Sequence).ok_or(CsrError::Attributes)?;
+        if attribute <= previous {
+            return Err(CsrError::Attributes);
+        }
+        previous = attribute;
+    }
+    Ok(())
+}
+
+/// A distinguished name of one common name, a UTF8String (RFC 5280 §4.1.2.4).
+struct Name<'a>(&'a [u8]);
+
+impl<'a> Name<'a> {
+    fn of(device_id: &'a DeviceId) -> Self {
+        Self(device_id.as_str().as_bytes())
+    }
+
+    const fn attribute_len(&self) -> usize {
+        COMMON_NAME.len() + framed(self.0.len())
+    }
+
+    const fn len(&self) -> usize {
+        framed(framed(framed(self.attribute_len())))
+    }
+
+    fn write(&self, writer: &mut SliceWriter<'_>) -> ::der::Result<()> {
+        let attribute = self.attribute_len();
+        open(writer, Tag::Sequence, framed(framed(attribute)))?;
+        open(writer, Tag::Set, framed(attribute))?;
+        open(writer, Tag::Sequence, attribute)?;
+        writer.write(&COMMON_NAME)?;
+        open(writer, Tag::Utf8String, self.0.len())?;
+        writer.write(self.0)
+    }
+}
+
+/// Octets of `content` octets with their header (X.690 §8.1.3).
+const fn framed(content: usize) -> usize {
+    let header = match content {
+        0..=0x7f => 2,
+        0x80..=0xff => 3,
+        0x100..=0xffff => 4,
+        _ => 5,
+    };
+    header + content
+}
+
+fn open(writer: &mut SliceWriter<'_>, tag: Tag, content: usize) -> ::der::Result<()> {
+    Header::new(tag, Length::try_from(content)?)?.encode(writer)
+}
+
+fn write(
+    out: &mut [u8],
+    fill: impl FnOnce(&mut SliceWriter<'_>) -> ::der::Result<()>,
+) -> ::der::Result<usize> {
+    let mut writer = SliceWriter::new(out);
+    fill(&mut writer)?;
+    writer.finish().map(<[u8]>::len)
+}
+
+impl fmt::Display for CsrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Attributes => f.write_str("request attributes are no DER SET OF SEQUENCEs"),
+            Self::Buffer { found, needed } => {
+                write!(f, "request needs {needed} octets, there are {found}")
+            }
+            Self::PublicKey => f.write_str("public key is not in the form of a request"),
+            Self::Signature => f.write_str("signature is not one of a P-256 key"),
+        }
+    }
+}
+
+impl core::error::Error for CsrError {}
+
+#[cfg(test)]
+mod tests;
