@@ -21,6 +21,7 @@ extern crate std;
 
 pub mod der;
 pub mod device_id;
+pub mod est;
 pub mod event;
 pub mod lifecycle;
 pub mod policy;
