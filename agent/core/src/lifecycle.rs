@@ -405,7 +405,8 @@ impl Machine {
             policy,
             device,
             dirty: false,
-            durable: Durable::of(&record),
+            // What build and certificates tell need not be written down to be known again.
+            durable: Durable { floor: time.floor(), ..Durable::of(&record) },
             record,
             time,
             entropy: Entropy::new(seed),

@@ -55,7 +55,7 @@ pub const IDLE_MS_MAX: u64 = 24 * HOUR_MS;
 pub const PROVE_ATTEMPTS_MAX: u8 = 8;
 
 /// The floor moves this far beyond the durable one before it alone is worth a write to flash.
-pub const FLOOR_STEP_S: u64 = 24 * 3600;
+pub const FLOOR_STEP_S: u64 = 7 * 24 * 3600;
 
 /// 2^17 s is more than a day: no wait grows beyond, and no counter either.
 pub const FAILURES_MAX: u8 = 17;

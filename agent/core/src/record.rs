@@ -75,6 +75,9 @@ impl Slot {
 /// A certificate's serial number: the content octets of its DER INTEGER (RFC 5280 §4.1.2.2).
 pub type Serial = Vec<u8, SERIAL_LEN_MAX>;
 
+/// A device certificate, DER.
+pub type CertificateBytes = Vec<u8, CERTIFICATE_LEN_MAX>;
+
 /// The name of one enrollment request; the provisioner issues at most once for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub [u8; REQUEST_ID_LEN]);
@@ -120,7 +123,7 @@ pub struct Identity {
     /// SHA-256 of its SubjectPublicKeyInfo, DER.
     pub spki_sha256: [u8; 32],
     /// The certificate, DER.
-    pub certificate: Vec<u8, CERTIFICATE_LEN_MAX>,
+    pub certificate: CertificateBytes,
 }
 
 /// What a slot is for.

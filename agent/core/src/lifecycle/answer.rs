@@ -107,6 +107,10 @@ impl Machine {
                 }
             }
             Step::Persist => {
+                if self.durable.active != self.record.active {
+                    // Another identity: what kept the old one from use says nothing about it.
+                    self.gates.reset(Lane::Use);
+                }
                 self.dirty = false;
                 self.durable = Durable::of(&self.record);
                 if let Some(event) = self.announcement.take() {

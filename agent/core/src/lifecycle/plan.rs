@@ -22,8 +22,8 @@ impl Machine {
         }
         self.look_again(now.mono.plus_ms(IDLE_MS_MAX), Timer::Idle);
         let step = self
-            .next_persist(now)
-            .or_else(|| self.next_use(now))
+            .next_use(now)
+            .or_else(|| self.next_persist(now))
             .or_else(|| self.next_erasure(now))
             .or_else(|| self.next_of_candidate(now))
             .or_else(|| self.next_consult(now));
@@ -108,10 +108,11 @@ impl Machine {
     }
 
     fn settle_without_candidate(&mut self, now: Now) {
-        let spare = self.record.spare();
-        if !self.wants_identity(now) || self.dirty || !self.swept[spare.index()] {
+        let clean = |slot: Slot| self.record.names(slot) || self.swept[slot.index()];
+        if !self.wants_identity(now) || self.dirty || !Slot::ALL.into_iter().all(clean) {
             return;
         }
+        let spare = self.record.spare();
         let kind = self.kind(now);
         let active = if kind == Kind::First { None } else { self.record.active };
         let source = self.policy.key_source(active);

@@ -1,1 +1,8 @@
+//! The machine against a scripted shell: each test says what must hold and plays one story.
 
+mod candidate;
+mod clock;
+mod ending;
+mod rig;
+mod trouble;
+mod usual;
