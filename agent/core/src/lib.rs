@@ -23,6 +23,7 @@ pub mod der;
 pub mod device_id;
 pub mod est;
 pub mod event;
+pub mod http;
 pub mod lifecycle;
 pub mod policy;
 pub mod port;
