@@ -248,8 +248,7 @@ fn parse_port(text: &str) -> Option<u16> {
 
 fn is_host(text: &str) -> bool {
     let is_label = |label: &str| {
-        !label.is_empty()
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
     };
     text.len() <= HOST_LEN_MAX && text.split('.').all(is_label)
 }

@@ -8,6 +8,7 @@ use std::fmt;
 
 use fleetcert_core::time::Mono;
 use futures_lite::future::BoxedLocal;
+use serde_json::{Map, Value};
 
 /// Octets of a topic below the device's own prefix, at most.
 pub const TOPIC_LEN_MAX: usize = 256;
@@ -79,6 +80,11 @@ pub trait Link {
     /// future ends with the broker's acknowledgement (PUBACK) or with the reason why there is
     /// none. Dropping the future does not take the message back.
     fn publish(&self, publication: Publication) -> BoxedLocal<Result<(), PublishFailure>>;
+
+    /// Sets what the retained birth message tells besides the session's own members (`schema`,
+    /// `online`, `generation`). The session publishes it at each CONNACK, and at once when it
+    /// changed while connected; only the newest matters.
+    fn describe(&self, state: Map<String, Value>);
 
     /// How the session stands now.
     fn status(&self) -> LinkStatus;
