@@ -10,7 +10,15 @@
 //! **Why that is sound.** The signature is checked over the octets as they came before any name or
 //! attribute is looked at; what follows reads slices and compares.
 
-use crate::authority::PublicKey;
+use std::fmt;
+
+use crate::authority::{
+    PublicKey,
+    der::{
+        BIT_STRING, BOOLEAN, ECDSA_WITH_SHA256, INTEGER, OCTET_STRING, OID, SEQUENCE, content,
+        elements, split_element,
+    },
+};
 
 /// Octets of a request, at most: one with TPM evidence has about three thousand.
 pub const CSR_LEN_MAX: usize = 8 * 1024;
@@ -19,9 +27,9 @@ pub const CSR_LEN_MAX: usize = 8 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Csr {
     key: PublicKey,
-    subject: Vec<u8>,
+    subject: DirectoryName,
     common_name: Option<String>,
-    san: Option<Vec<u8>>,
+    alt_names: Option<AltNames>,
 }
 
 /// Why a request is refused.
@@ -43,6 +51,8 @@ pub enum CsrError {
     Malformed,
     /// Its signature is not by its key: no possession is proven.
     Signature,
+    /// It is signed by another algorithm than ecdsa-with-SHA256.
+    SignatureAlgorithm,
     /// It is longer than [`CSR_LEN_MAX`].
     TooLong {
         /// Its length, octets.
@@ -65,14 +75,54 @@ pub enum KeyKind {
     Point,
 }
 
+/// A `Name` (RFC 5280 §4.1.2.4) as DER that was read once.
+#[derive(Clone, Debug, Eq)]
+pub struct DirectoryName(Vec<u8>);
+
+/// `GeneralNames` (RFC 5280 §4.2.1.6) as DER that was read once.
+#[derive(Clone, Debug, Eq)]
+pub struct AltNames(Vec<u8>);
+
+const SET: u8 = 0x31;
+const ATTRIBUTES: u8 = 0xa0;
+
+/// The content of `INTEGER 0`: version 1 of PKCS#10.
+const VERSION_1: [u8; 1] = [0];
+
+/// id-at-commonName, content octets.
+const COMMON_NAME: [u8; 3] = [0x55, 4, 3];
+
+/// pkcs-9-at-extensionRequest (RFC 2985 §5.4.2), content octets.
+const EXTENSION_REQUEST: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 14];
+
+/// id-ce-basicConstraints and id-ce-subjectAltName, content octets.
+const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 19];
+const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 17];
+
 impl Csr {
     /// Reads a request and verifies its signature.
     ///
     /// # Errors
     ///
-    /// [`CsrError`], the signature before everything that the request says.
+    /// [`CsrError`], that of key and signature before everything else the request says.
     pub fn verify(der: &[u8]) -> Result<Self, CsrError> {
-        todo!()
+        if der.len() > CSR_LEN_MAX {
+            return Err(CsrError::TooLong { found_len: der.len() });
+        }
+        let [info, algorithm, signature] = parts(der)?;
+        let (subject, spki, attributes) = info_parts(info)?;
+        let key = PublicKey::from_spki(spki).map_err(|_| CsrError::Key { found: kind(spki) })?;
+        if algorithm != ECDSA_WITH_SHA256 {
+            return Err(CsrError::SignatureAlgorithm);
+        }
+        let signature = content(BIT_STRING, signature).and_then(|bits| bits.strip_prefix(&[0]));
+        if !key.verifies(info, signature.ok_or(CsrError::Malformed)?) {
+            return Err(CsrError::Signature);
+        }
+        let subject = DirectoryName::parse(subject).ok_or(CsrError::Malformed)?;
+        let common_name = subject.common_name()?;
+        let alt_names = requested_extensions(attributes)?;
+        Ok(Self { key, subject, common_name, alt_names })
     }
 
     /// The key whose possession is proven.
@@ -81,9 +131,268 @@ impl Csr {
         &self.key
     }
 
+    /// The subject that is asked for; it may be empty.
+    #[must_use]
+    pub const fn subject(&self) -> &DirectoryName {
+        &self.subject
+    }
+
     /// The common name of the subject, if it has one.
     #[must_use]
     pub fn common_name(&self) -> Option<&str> {
         self.common_name.as_deref()
     }
+
+    /// The subjectAltName that is asked for, if one is.
+    #[must_use]
+    pub const fn alt_names(&self) -> Option<&AltNames> {
+        self.alt_names.as_ref()
+    }
 }
+
+fn parts(der: &[u8]) -> Result<[&[u8]; 3], CsrError> {
+    let parts = content(SEQUENCE, der).and_then(elements).ok_or(CsrError::Malformed)?;
+    parts.try_into().map_err(|_| CsrError::Malformed)
+}
+
+/// Subject, key and attributes. The attributes may be left out altogether: they are mandatory
+/// (RFC 2986 §4.1), but their absence says nothing that an empty set would not.
+fn info_parts(info: &[u8]) -> Result<(&[u8], &[u8], &[u8]), CsrError> {
+    let fields = content(SEQUENCE, info).and_then(elements).ok_or(CsrError::Malformed)?;
+    let (version, subject, spki, attributes) = match fields[..] {
+        [version, subject, spki] => (version, subject, spki, &[][..]),
+        [version, subject, spki, attributes] => {
+            let attributes = content(ATTRIBUTES, attributes).ok_or(CsrError::Malformed)?;
+            (version, subject, spki, attributes)
+        }
+        _ => return Err(CsrError::Malformed),
+    };
+    let version_1 = content(INTEGER, version) == Some(&VERSION_1);
+    if version_1 { Ok((subject, spki, attributes)) } else { Err(CsrError::Malformed) }
+}
+
+/// What kind of key a `SubjectPublicKeyInfo` holds that is no P-256 key.
+fn kind(spki: &[u8]) -> KeyKind {
+    const EC: [u8; 7] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+    const P256: [u8; 10] = [OID, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+    const RSA: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+    const EDWARDS: [[u8; 3]; 2] = [[0x2b, 0x65, 0x70], [0x2b, 0x65, 0x71]];
+    let algorithm = content(SEQUENCE, spki)
+        .and_then(|spki| split_element(spki))
+        .and_then(|(algorithm, _)| content(SEQUENCE, algorithm))
+        .and_then(split_element);
+    let Some((oid, parameters)) = algorithm else { return KeyKind::Unknown };
+    match content(OID, oid) {
+        Some(oid) if oid == EC && parameters == P256 => KeyKind::Point,
+        Some(oid) if oid == EC => KeyKind::OtherCurve,
+        Some(oid) if oid == RSA => KeyKind::Rsa,
+        Some(oid) if EDWARDS.iter().any(|edwards| oid == edwards) => KeyKind::Edwards,
+        _ => KeyKind::Unknown,
+    }
+}
+
+/// Looks through the attributes for what is refused and for the names asked for.
+fn requested_extensions(attributes: &[u8]) -> Result<Option<AltNames>, CsrError> {
+    let mut request = None;
+    for attribute in elements(attributes).ok_or(CsrError::Malformed)? {
+        let (oid, values) = attribute_parts(attribute).ok_or(CsrError::Malformed)?;
+        if oid == EXTENSION_REQUEST && request.replace(values).is_some() {
+            return Err(CsrError::Malformed);
+        }
+    }
+    request.map_or(Ok(None), alt_names_of)
+}
+
+/// The type of an attribute and the content of its set of values.
+fn attribute_parts(attribute: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (oid, values) = split_element(content(SEQUENCE, attribute)?)?;
+    Some((content(OID, oid)?, content(SET, values)?))
+}
+
+fn alt_names_of(values: &[u8]) -> Result<Option<AltNames>, CsrError> {
+    let extensions = content(SEQUENCE, values).and_then(elements).ok_or(CsrError::Malformed)?;
+    let mut alt_names = None;
+    for extension in extensions {
+        let (oid, value) = extension_parts(extension).ok_or(CsrError::Malformed)?;
+        if oid == BASIC_CONSTRAINTS && asks_ca(value).ok_or(CsrError::Malformed)? {
+            return Err(CsrError::AsksCa);
+        }
+        if oid == SUBJECT_ALT_NAME {
+            let names = AltNames::parse(value).ok_or(CsrError::Malformed)?;
+            if alt_names.replace(names).is_some() {
+                return Err(CsrError::Malformed);
+            }
+        }
+    }
+    Ok(alt_names)
+}
+
+/// The type and the value of an extension, its criticality left out.
+pub(crate) fn extension_parts(extension: &[u8]) -> Option<(&[u8], &[u8])> {
+    let fields = elements(content(SEQUENCE, extension)?)?;
+    let (oid, value) = match fields[..] {
+        [oid, value] => (oid, value),
+        [oid, critical, value] if content(BOOLEAN, critical).is_some() => (oid, value),
+        _ => return None,
+    };
+    Some((content(OID, oid)?, content(OCTET_STRING, value)?))
+}
+
+/// Whether a `BasicConstraints` says anything but CA:FALSE.
+fn asks_ca(value: &[u8]) -> Option<bool> {
+    let fields = elements(content(SEQUENCE, value)?)?;
+    let says_false = |field: &&[u8]| content(BOOLEAN, field) == Some(&[0]);
+    Some(!fields.iter().all(says_false))
+}
+
+impl DirectoryName {
+    /// Reads the DER of a `Name`, whole; it may be empty.
+    #[must_use]
+    pub fn parse(der: &[u8]) -> Option<Self> {
+        let name = Self(der.to_vec());
+        name.attributes().is_some().then_some(name)
+    }
+
+    /// Whether it names nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0 == [SEQUENCE, 0]
+    }
+
+    /// Each attribute as (index of its RDN, type, tag of its value, value).
+    fn attributes(&self) -> Option<Vec<(usize, &[u8], u8, &[u8])>> {
+        let mut found = Vec::new();
+        for (rdn, set) in elements(content(SEQUENCE, &self.0)?)?.into_iter().enumerate() {
+            let attributes = elements(content(SET, set)?)?;
+            if attributes.is_empty() {
+                return None;
+            }
+            for attribute in attributes {
+                let (oid, value) = split_element(content(SEQUENCE, attribute)?)?;
+                let tag = *value.first()?;
+                found.push((rdn, content(OID, oid)?, tag, content(tag, value)?));
+            }
+        }
+        Some(found)
+    }
+
+    /// The one common name.
+    ///
+    /// # Errors
+    ///
+    /// [`CsrError::CommonNames`] if there are more; [`CsrError::Malformed`] if it is no text.
+    fn common_name(&self) -> Result<Option<String>, CsrError> {
+        let all = self.attributes().ok_or(CsrError::Malformed)?;
+        let names: Vec<_> = all.iter().filter(|(_, oid, _, _)| *oid == COMMON_NAME).collect();
+        match names[..] {
+            [] => Ok(None),
+            [(_, _, tag, value)] if is_text(*tag) => {
+                let text = str::from_utf8(value).map_err(|_| CsrError::Malformed)?;
+                Ok(Some(text.to_owned()))
+            }
+            [_] => Err(CsrError::Malformed),
+            _ => Err(CsrError::CommonNames { found: names.len() }),
+        }
+    }
+
+    /// The one common name, if the name is nothing but that.
+    #[must_use]
+    pub fn only_common_name(&self) -> Option<String> {
+        let is_alone = self.attributes()?.len() == 1;
+        is_alone.then(|| self.common_name().ok().flatten()).flatten()
+    }
+}
+
+const UTF8_STRING: u8 = 0x0c;
+const PRINTABLE_STRING: u8 = 0x13;
+
+const fn is_text(tag: u8) -> bool {
+    matches!(tag, UTF8_STRING | PRINTABLE_STRING)
+}
+
+impl PartialEq for DirectoryName {
+    /// RDN by RDN, attribute by attribute: types and values, octet for octet. A PrintableString
+    /// equals a UTF8String of the same octets (RFC 5280 §7.1): clients write the subject they
+    /// were given in whichever of the two they prefer.
+    fn eq(&self, other: &Self) -> bool {
+        let (Some(own), Some(others)) = (self.attributes(), other.attributes()) else {
+            return false;
+        };
+        let tag = |tag| if is_text(tag) { UTF8_STRING } else { tag };
+        let same = |(a, b): (&(usize, &[u8], u8, &[u8]), &(usize, &[u8], u8, &[u8]))| {
+            (a.0, a.1, tag(a.2), a.3) == (b.0, b.1, tag(b.2), b.3)
+        };
+        own.len() == others.len() && own.iter().zip(&others).all(same)
+    }
+}
+
+impl AltNames {
+    /// Reads the DER of `GeneralNames`, whole.
+    #[must_use]
+    pub fn parse(der: &[u8]) -> Option<Self> {
+        let names = elements(content(SEQUENCE, der)?)?;
+        (!names.is_empty()).then(|| Self(der.to_vec()))
+    }
+
+    fn sorted(&self) -> Option<Vec<&[u8]>> {
+        let mut names = elements(content(SEQUENCE, &self.0)?)?;
+        names.sort_unstable();
+        Some(names)
+    }
+
+    /// The URIs among them.
+    #[must_use]
+    pub fn uris(&self) -> Vec<&str> {
+        const URI: u8 = 0x86;
+        let names = content(SEQUENCE, &self.0).and_then(elements).unwrap_or_default();
+        let uris = names.into_iter().filter_map(|name| content(URI, name));
+        uris.filter_map(|uri| str::from_utf8(uri).ok()).collect()
+    }
+}
+
+impl PartialEq for AltNames {
+    /// The same names, in any order.
+    fn eq(&self, other: &Self) -> bool {
+        self.sorted() == other.sorted()
+    }
+}
+
+impl fmt::Display for KeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Edwards => "an Edwards curve key",
+            Self::OtherCurve => "a key on another elliptic curve",
+            Self::Point => "a P-256 key that is no uncompressed point",
+            Self::Rsa => "an RSA key",
+            Self::Unknown => "a key of an unknown kind",
+        })
+    }
+}
+
+impl fmt::Display for CsrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AsksCa => f.write_str(
+                "the request asks for CA:TRUE, expected none: leave basicConstraints out",
+            ),
+            Self::CommonNames { found } => {
+                write!(f, "the request has {found} common names, expected at most one")
+            }
+            Self::Key { found } => {
+                write!(f, "the request brings {found}, expected EC P-256: make a P-256 key")
+            }
+            Self::Malformed => f.write_str("the request is no PKCS#10 in DER, whole and alone"),
+            Self::Signature => {
+                f.write_str("the request is not signed by its own key: make it again")
+            }
+            Self::SignatureAlgorithm => {
+                f.write_str("the request is signed otherwise, expected ecdsa-with-SHA256")
+            }
+            Self::TooLong { found_len } => {
+                write!(f, "the request has {found_len} octets, expected at most {CSR_LEN_MAX}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for CsrError {}

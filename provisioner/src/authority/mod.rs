@@ -13,8 +13,10 @@
 //! [`Authority::publish`] only, and the former takes a token that only a store can make.
 
 pub mod crl;
+pub(crate) mod der;
 pub mod issue;
 mod key;
+pub mod leaf;
 pub mod lint;
 pub mod profile;
 pub mod serial;
@@ -25,6 +27,7 @@ pub use self::{
     crl::{Crl, Revocation, RevocationReason},
     issue::{Authority, AuthorityError, Certificate, IssueError, Prepared, Reserved},
     key::{KeyFingerprint, KeyId, PublicKey, PublicKeyError},
+    leaf::Leaf,
     profile::{Identity, Profile},
     serial::Serial,
 };

@@ -1,6 +1,6 @@
 //! What a certificate of each kind contains: policy as data, decided before any request comes.
 
-use std::{fmt, net::IpAddr};
+use std::{borrow::Cow, fmt, net::IpAddr};
 
 use fleetcert_core::{
     device_id::DeviceId,
@@ -133,6 +133,75 @@ impl Profile {
         }
     }
 }
+
+impl Identity {
+    /// The subject's common name: the device id, a backend's name, or the first DNS name of a
+    /// server that fits; `None` leaves the subject empty and the subjectAltName critical (RFC 5280
+    /// §4.2.1.6).
+    #[must_use]
+    pub fn common_name(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Backend { name, .. } => Some(backend_common_name(name).into()),
+            Self::Device { id, .. } => Some(id.as_str().into()),
+            Self::Server { dns, .. } => {
+                let mut names = dns.iter().map(DnsName::as_str);
+                names.find(|name| name.len() <= COMMON_NAME_LEN_MAX).map(Cow::from)
+            }
+        }
+    }
+
+    /// The one URI of the subjectAltName; a server has none.
+    #[must_use]
+    pub fn uri(&self) -> Option<String> {
+        match self {
+            Self::Backend { name, trust_domain } => Some(trust_domain.backend_uri(name)),
+            Self::Device { id, trust_domain, .. } => Some(trust_domain.device_uri(id)),
+            Self::Server { .. } => None,
+        }
+    }
+
+    /// The DNS names of the subjectAltName.
+    #[must_use]
+    pub fn dns_names(&self) -> &[DnsName] {
+        match self {
+            Self::Backend { .. } => &[],
+            Self::Device { dns, .. } => dns.as_slice(),
+            Self::Server { dns, .. } => dns,
+        }
+    }
+
+    /// The IP addresses of the subjectAltName.
+    #[must_use]
+    pub fn addresses(&self) -> &[IpAddr] {
+        match self {
+            Self::Backend { .. } | Self::Device { .. } => &[],
+            Self::Server { addresses, .. } => addresses,
+        }
+    }
+
+    /// The device, if it is one.
+    #[must_use]
+    pub const fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Device { id, .. } => Some(id),
+            Self::Backend { .. } | Self::Server { .. } => None,
+        }
+    }
+
+    /// Whether a certificate of `kind` may name it.
+    #[must_use]
+    pub const fn fits(&self, kind: Kind) -> bool {
+        match self {
+            Self::Backend { .. } => matches!(kind, Kind::Backend),
+            Self::Device { .. } => matches!(kind, Kind::Device | Kind::Gateway),
+            Self::Server { .. } => matches!(kind, Kind::Server),
+        }
+    }
+}
+
+/// Characters of a common name, at most (RFC 5280 appendix A.1, `ub-common-name`).
+const COMMON_NAME_LEN_MAX: usize = 64;
+
 impl TrustDomain {
     /// Takes a text as a trust domain.
     ///

@@ -3,9 +3,18 @@
 //! The roots sign once and leave: their keys exist outside memory only as PKCS#8 encrypted under
 //! a passphrase (PBES2, scrypt, AES-256-CBC), for a drawer.
 
+use std::fmt;
+
 use fleetcert_core::time::Wall;
+use p256::SecretKey;
+use pkcs8::{EncodePrivateKey, LineEnding, PrivateKeyInfo, SecretDocument, pkcs5::pbes2};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
+};
 use zeroize::Zeroizing;
 
+use super::{AuthorityError, PublicKey, Serial, issue::date, profile::BACKDATE_S_DEFAULT};
 use crate::random::Random;
 
 /// Which of the two trees.
@@ -56,6 +65,13 @@ pub enum TreeError {
         /// Lifetime of the issuing authority, seconds.
         issuing_s: u64,
     },
+    /// No private key could be drawn, or one could not be read.
+    Key,
+    /// The organisation is empty or longer than [`ORGANISATION_LEN_MAX`].
+    Organisation {
+        /// How many characters it has.
+        found_len: usize,
+    },
     /// The passphrase has fewer than [`PASSPHRASE_LEN_MIN`] octets.
     Passphrase {
         /// How many it has.
@@ -65,6 +81,13 @@ pub enum TreeError {
 
 /// Octets of the passphrase that guards a root key, at least.
 pub const PASSPHRASE_LEN_MIN: usize = 12;
+
+/// Characters of an organisation, at most (RFC 5280 appendix A.1, `ub-organization-name`).
+pub const ORGANISATION_LEN_MAX: usize = 64;
+
+/// How often a private key is drawn: one draw in 2^32 is outside the group's order, so that a
+/// second miss means a source of randomness that is none.
+const KEY_DRAWS_MAX: usize = 3;
 
 /// Makes a tree.
 ///
@@ -78,13 +101,174 @@ pub fn create(
     now: Wall,
     rng: &mut dyn Random,
 ) -> Result<NewTree, TreeError> {
-    todo!()
+    check(settings, passphrase)?;
+    let (root_key, issuing_key) = (key(rng)?, key(rng)?);
+    let root_key_encrypted_pem = encrypt(&root_key, passphrase, rng)?;
+    let root_signer = signer(&root_key)?;
+    let issuing_signer = signer(&issuing_key)?;
+    let root = params(kind, Level::Root, settings, &root_signer, now, rng)?;
+    let issuing = params(kind, Level::Issuing, settings, &issuing_signer, now, rng)?;
+    let root_certificate = root.self_signed(&root_signer).map_err(TreeError::Builder)?;
+    let root_issuer = Issuer::from_params(&root, &root_signer);
+    let issuing_certificate =
+        issuing.signed_by(&issuing_signer, &root_issuer).map_err(TreeError::Builder)?;
+    Ok(NewTree {
+        kind,
+        root_certificate: root_certificate.der().to_vec(),
+        root_key_encrypted_pem,
+        issuing_certificate: issuing_certificate.der().to_vec(),
+        issuing_key_pem: key_to_pem(&issuing_key)?,
+    })
 }
-/// A private key in PKCS#8 PEM, as [`Authority::from_der`](super::Authority::from_der) wants it.
+
+/// Draws a P-256 private key: PKCS#8 in DER.
 ///
 /// # Errors
 ///
-/// [`super::AuthorityError::Key`] if the text is no such key.
-pub fn key_from_pem(pem: &str) -> Result<Zeroizing<Vec<u8>>, super::AuthorityError> {
-    todo!()
+/// [`TreeError::Key`] if `rng` gives nothing that a key could be made of.
+pub fn key(rng: &mut dyn Random) -> Result<Zeroizing<Vec<u8>>, TreeError> {
+    let mut scalar = Zeroizing::new([0; 32]);
+    for _ in 0..KEY_DRAWS_MAX {
+        rng.fill(scalar.as_mut_slice());
+        if let Ok(key) = SecretKey::from_slice(scalar.as_slice()) {
+            let document = key.to_pkcs8_der().map_err(|_| TreeError::Key)?;
+            return Ok(document.to_bytes());
+        }
+    }
+    Err(TreeError::Key)
 }
+
+/// A private key in PKCS#8 PEM.
+///
+/// # Errors
+///
+/// [`TreeError::Key`] if `der` is no private key.
+pub fn key_to_pem(der: &[u8]) -> Result<Zeroizing<String>, TreeError> {
+    let document = SecretDocument::try_from(der).map_err(|_| TreeError::Key)?;
+    document.to_pem("PRIVATE KEY", LineEnding::LF).map_err(|_| TreeError::Key)
+}
+
+/// The DER of a private key in PKCS#8 PEM, as
+/// [`Authority::from_der`](super::Authority::from_der) wants it.
+///
+/// # Errors
+///
+/// [`AuthorityError::Key`] if the text is no such key.
+pub fn key_from_pem(pem: &str) -> Result<Zeroizing<Vec<u8>>, AuthorityError> {
+    let (label, document) = SecretDocument::from_pem(pem).map_err(|_| AuthorityError::Key)?;
+    if label == "PRIVATE KEY" { Ok(document.to_bytes()) } else { Err(AuthorityError::Key) }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Issuing,
+    Root,
+}
+
+fn check(settings: &TreeSettings, passphrase: &str) -> Result<(), TreeError> {
+    if passphrase.len() < PASSPHRASE_LEN_MIN {
+        return Err(TreeError::Passphrase { found_len: passphrase.len() });
+    }
+    let found_len = settings.organisation.chars().count();
+    if !(1..=ORGANISATION_LEN_MAX).contains(&found_len) {
+        return Err(TreeError::Organisation { found_len });
+    }
+    let (root_s, issuing_s) = (settings.root_lifetime_s, settings.issuing_lifetime_s);
+    if issuing_s > root_s || issuing_s == 0 {
+        return Err(TreeError::Lifetimes { root_s, issuing_s });
+    }
+    Ok(())
+}
+
+fn params(
+    kind: TreeKind,
+    level: Level,
+    settings: &TreeSettings,
+    key: &KeyPair,
+    now: Wall,
+    rng: &mut dyn Random,
+) -> Result<CertificateParams, TreeError> {
+    let (lifetime_s, constraints) = match level {
+        Level::Issuing => (settings.issuing_lifetime_s, BasicConstraints::Constrained(0)),
+        Level::Root => (settings.root_lifetime_s, BasicConstraints::Unconstrained),
+    };
+    let day = |at| date(at).map_err(|_| TreeError::Builder(rcgen::Error::Time));
+    let mut params = CertificateParams::default();
+    params.not_before = day(now.minus_s(BACKDATE_S_DEFAULT))?;
+    params.not_after = day(now.plus_s(lifetime_s))?;
+    params.serial_number = Some(SerialNumber::from_slice(Serial::draw(rng).as_octets()));
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, settings.organisation.as_str());
+    params.distinguished_name.push(DnType::CommonName, common_name(kind, level));
+    params.is_ca = IsCa::Ca(constraints);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = level == Level::Issuing;
+    params.key_identifier_method = KeyIdMethod::PreSpecified(key_id(key)?.to_vec());
+    Ok(params)
+}
+
+const fn common_name(kind: TreeKind, level: Level) -> &'static str {
+    match (kind, level) {
+        (TreeKind::Device, Level::Issuing) => "Fleet Device Issuing CA",
+        (TreeKind::Device, Level::Root) => "Fleet Device Root CA",
+        (TreeKind::Server, Level::Issuing) => "Fleet Server Issuing CA",
+        (TreeKind::Server, Level::Root) => "Fleet Server Root CA",
+    }
+}
+
+fn key_id(key: &KeyPair) -> Result<[u8; 20], TreeError> {
+    let key = PublicKey::from_spki(&key.subject_public_key_info()).map_err(|_| TreeError::Key)?;
+    Ok(key.id().0)
+}
+
+fn signer(pkcs8: &[u8]) -> Result<KeyPair, TreeError> {
+    KeyPair::try_from(pkcs8).map_err(TreeError::Builder)
+}
+
+fn encrypt(
+    key: &[u8],
+    passphrase: &str,
+    rng: &mut dyn Random,
+) -> Result<Zeroizing<String>, TreeError> {
+    let (mut salt, mut iv) = ([0; 16], [0; 16]);
+    rng.fill(&mut salt);
+    rng.fill(&mut iv);
+    let scrypt = pbes2::Parameters::scrypt_aes256cbc(Default::default(), &salt, &iv);
+    let key = PrivateKeyInfo::try_from(key).map_err(|_| TreeError::Encryption)?;
+    let encrypted = key
+        .encrypt_with_params(scrypt.map_err(|_| TreeError::Encryption)?, passphrase)
+        .map_err(|_| TreeError::Encryption)?;
+    let pem = encrypted.to_pem("ENCRYPTED PRIVATE KEY", LineEnding::LF);
+    pem.map_err(|_| TreeError::Encryption)
+}
+
+impl fmt::Debug for NewTree {
+    /// Which tree; nothing of its keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewTree").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for TreeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Builder(cause) => write!(f, "an authority's certificate cannot be built: {cause}"),
+            Self::Encryption => f.write_str("the root key cannot be encrypted"),
+            Self::Key => f.write_str("no P-256 key could be drawn or read"),
+            Self::Lifetimes { root_s, issuing_s } => write!(
+                f,
+                "the issuing authority would live {issuing_s} s, expected 1 s to the root's {root_s} s"
+            ),
+            Self::Organisation { found_len } => write!(
+                f,
+                "the organisation has {found_len} characters, expected 1 to {ORGANISATION_LEN_MAX}"
+            ),
+            Self::Passphrase { found_len } => write!(
+                f,
+                "the passphrase has {found_len} octets, expected {PASSPHRASE_LEN_MIN} or more"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for TreeError {}
