@@ -23,3 +23,5 @@ pub mod context;
 pub mod entropy;
 pub mod keystore;
 pub mod link;
+pub mod net;
+pub mod tls;
