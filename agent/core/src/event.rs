@@ -272,3 +272,96 @@ pub enum Event {
         kind: Kind,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    use super::*;
+
+    fn all() -> Vec<(Failure, bool)> {
+        let reason = |text: &str| Reason::try_from(text).unwrap();
+        std::vec![
+            (Failure::AnswerMalformed, false),
+            (Failure::Busy { retry_after_s: Some(7) }, true),
+            (Failure::CertificateUnfit(Unfit::Key), false),
+            (Failure::KeyLost, false),
+            (Failure::KeyUnavailable, true),
+            (Failure::OurIdentityRefused, false),
+            (Failure::Pending { retry_after_s: 9 }, true),
+            (Failure::Refused { status: 403, reason: reason("token-used") }, false),
+            (Failure::Revoked, false),
+            (Failure::ServerUntrusted, false),
+            (Failure::StorageUnavailable, true),
+            (Failure::Unreachable, true),
+            (Failure::WrongCertificateSeen, false),
+        ]
+    }
+
+    #[test]
+    fn each_failure_says_whether_time_alone_may_mend_it() {
+        for (failure, retryable) in all() {
+            assert_eq!(failure.is_retryable(), retryable, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn codes_and_texts_are_distinct_and_texts_are_one_lower_case_phrase() {
+        let codes: BTreeSet<&str> = all().iter().map(|(failure, _)| failure.code()).collect();
+        assert_eq!(codes.len(), all().len());
+        assert!(codes.iter().all(|code| code.chars().all(|c| c.is_ascii_lowercase() || c == '-')));
+        let texts: BTreeSet<_> = all().iter().map(|(failure, _)| failure.to_string()).collect();
+        assert_eq!(texts.len(), all().len());
+        assert!(texts.iter().all(|text| text.starts_with(char::is_lowercase)));
+        assert!(texts.iter().all(|text| text.len() > 20 && !text.contains("failed to")));
+    }
+
+    #[test]
+    fn texts_carry_both_sides() {
+        let unfit = Unfit::Expired { time: Wall(9), not_after: Wall(5) };
+        let text = Failure::CertificateUnfit(unfit).to_string();
+        assert!(text.contains('9') && text.contains('5'));
+        let form = Failure::CertificateUnfit(Unfit::Form).to_string();
+        assert!(form.contains("not a client certificate"));
+        assert!(Failure::CertificateUnfit(Unfit::Key).to_string().contains("another key"));
+        let (failure, _) = all().remove(7);
+        assert_eq!(
+            failure.to_string(),
+            "the provisioner refused with status 403, reason token-used"
+        );
+        let silent = Failure::Refused { status: 500, reason: Reason::new() };
+        assert_eq!(silent.to_string(), "the provisioner refused with status 500");
+    }
+
+    #[test]
+    fn only_a_peer_that_asked_for_patience_has_a_retry_after() {
+        for (failure, _) in all() {
+            let expected = match failure {
+                Failure::Busy { .. } => Some(7),
+                Failure::Pending { .. } => Some(9),
+                _ => None,
+            };
+            assert_eq!(failure.retry_after_s(), expected, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn operations_have_distinct_codes() {
+        use Operation as O;
+        let all = [
+            O::Adopt,
+            O::Consult,
+            O::Enroll,
+            O::EnsureKey,
+            O::EraseKey,
+            O::Persist,
+            O::Prove,
+            O::Release,
+        ];
+        let codes: BTreeSet<&str> = all.iter().map(|operation| operation.code()).collect();
+        assert_eq!(codes.len(), all.len());
+        assert!(codes.iter().all(|code| code.len() > 4));
+    }
+}

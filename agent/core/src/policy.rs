@@ -241,3 +241,179 @@ impl Share {
             + (whole_s % self.in_parts) * self.of / self.in_parts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::record::CertificateBytes;
+
+    const START: Wall = Wall(1_800_000_000);
+    const DAY_S: u64 = 86_400;
+
+    fn device(n: u32) -> DeviceId {
+        let mut text = heapless::String::<16>::new();
+        core::fmt::write(&mut text, format_args!("d{n}")).unwrap();
+        DeviceId::parse(&text).unwrap()
+    }
+
+    fn identity(serial: &[u8], lifetime_s: u64) -> Identity {
+        Identity {
+            serial: Serial::from_slice(serial).unwrap(),
+            validity: Validity { not_before: START, not_after: START.plus_s(lifetime_s) },
+            spki_sha256: [0; 32],
+            certificate: CertificateBytes::new(),
+        }
+    }
+
+    fn renew_day(policy: &Policy, lifetime_days: u64, n: u32) -> f64 {
+        let identity = identity(&n.to_be_bytes(), lifetime_days * DAY_S);
+        let schedule = Schedule::new(policy, &device(n), &identity, None);
+        schedule.renew_at.s_since(START) as f64 / DAY_S as f64
+    }
+
+    #[test]
+    fn renewals_of_a_fleet_spread_evenly_over_two_thirds_plus_minus_a_twelfth() {
+        let days: Vec<f64> = (0..2_000).map(|n| renew_day(&Policy::default(), 120, n)).collect();
+        assert!(days.iter().all(|day| (70.0..=90.0).contains(day)));
+        for bucket in 0..10 {
+            let from = 70.0 + 2.0 * f64::from(bucket);
+            let count = days.iter().filter(|day| (from..from + 2.0).contains(*day)).count();
+            assert!((140..=260).contains(&count), "{count} renewals from day {from} on");
+        }
+    }
+
+    #[test]
+    fn the_draw_depends_on_device_serial_and_purpose_and_on_nothing_else() {
+        let serial = Serial::from_slice(&[1, 2]).unwrap();
+        let other = Serial::from_slice(&[1, 3]).unwrap();
+        let draw_of =
+            |n, serial: &Serial, purpose: &[u8]| draw(&device(n), serial, purpose, u64::MAX - 1);
+        let one = draw_of(1, &serial, b"spread");
+        assert_eq!(one, draw_of(1, &serial, b"spread"));
+        assert_ne!(one, draw_of(2, &serial, b"spread"));
+        assert_ne!(one, draw_of(1, &other, b"spread"));
+        assert_ne!(one, draw_of(1, &serial, b"window"));
+        // The value itself is a contract: a later release must not move a fleet's renewals.
+        assert_eq!(draw(&device(1), &serial, b"spread", 999_999), DRAW_OF_DEVICE_ONE);
+    }
+
+    const DRAW_OF_DEVICE_ONE: u64 = 502_180;
+
+    #[test]
+    fn scaling_reaches_both_ends_and_no_further() {
+        assert_eq!(scale(0, 9), 0);
+        assert_eq!(scale(u64::MAX, 9), 9);
+        assert_eq!(scale(1 << 63, 9), 5);
+        assert_eq!(scale((1 << 63) - 1, 9), 4);
+        assert_eq!(scale(u64::MAX, 0), 0);
+        assert_eq!(scale(u64::MAX, u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn an_availability_target_renews_earlier_but_not_before_a_third() {
+        let target =
+            |days: u64| Policy { availability_target_s: days * DAY_S, ..Policy::default() };
+        for n in 0..50 {
+            assert_eq!(renew_day(&target(60), 120, n), 60.0);
+            assert_eq!(renew_day(&target(100), 120, n), 40.0);
+            assert_eq!(renew_day(&target(10), 120, n), renew_day(&target(0), 120, n));
+        }
+    }
+
+    #[test]
+    fn a_hint_overrides_both_ways_inside_the_window_and_never_into_the_last_tenth() {
+        let policy = Policy { availability_target_s: 100 * DAY_S, ..Policy::default() };
+        let identity = identity(&[7], 100 * DAY_S);
+        let renew = |from: u64, to: u64| {
+            let window = Window::new(START.plus_s(from * DAY_S), START.plus_s(to * DAY_S));
+            assert!(window.is_some());
+            Schedule::new(&policy, &device(1), &identity, window).renew_at.s_since(START) / DAY_S
+        };
+        assert!((10..=12).contains(&renew(10, 12)));
+        assert!((85..=89).contains(&renew(85, 89)));
+        assert_eq!(renew(95, 200), 90, "the emergency window");
+        let past = Window::new(Wall(5), Wall(6));
+        assert_eq!(Schedule::new(&policy, &device(1), &identity, past).renew_at, START);
+        let windows: Vec<u64> = (0..40).map(|n| 40 + n % 3).collect();
+        assert!(windows.iter().all(|from| (*from..=from + 5).contains(&renew(*from, from + 5))));
+    }
+
+    #[test]
+    fn a_window_needs_an_inside() {
+        assert_eq!(Window::new(START, START), None);
+        assert_eq!(Window::new(START.plus_s(1), START), None);
+        let window = Window { start: START, end: START.plus_s(1) };
+        assert_eq!(Window::new(START, START.plus_s(1)), Some(window));
+    }
+
+    #[test]
+    fn a_certificate_of_twenty_seconds_and_an_inverted_one_have_schedules_too() {
+        let short = Schedule::new(&Policy::default(), &device(1), &identity(&[1], 20), None);
+        assert!((11..=15).contains(&short.renew_at.s_since(START)));
+        assert_eq!(short.not_after, START.plus_s(20));
+        let mut inverted = identity(&[1], 20);
+        inverted.validity.not_after = START.minus_s(20);
+        let schedule = Schedule::new(&Policy::default(), &device(1), &inverted, None);
+        assert_eq!(schedule.renew_at, START);
+    }
+
+    #[test]
+    fn shares_are_exact_and_do_not_overflow() {
+        assert_eq!(RENEWAL_SHARE.of_s(90), 60);
+        assert_eq!(RENEWAL_SHARE.of_s(20), 13);
+        assert_eq!(RENEWAL_SHARE.of_s(2), 1);
+        assert_eq!(SPREAD_SHARE.of_s(23), 1);
+        assert_eq!(EMERGENCY_SHARE.of_s(19), 1);
+        assert!(RENEWAL_SHARE.of_s(u64::MAX) > u64::MAX / 2);
+    }
+
+    #[test]
+    fn waits_double_from_a_second_up_to_the_cap_and_keep_their_lower_half() {
+        for (failures, whole_ms) in [(0, 1_000), (1, 1_000), (2, 2_000), (3, 4_000), (10, 512_000)]
+        {
+            assert_eq!(backoff_ms(failures, RETRY_WAIT_MS_MAX, 0), whole_ms / 2);
+            assert_eq!(backoff_ms(failures, RETRY_WAIT_MS_MAX, u64::MAX), whole_ms);
+        }
+        assert_eq!(backoff_ms(255, RETRY_WAIT_MS_MAX, u64::MAX), RETRY_WAIT_MS_MAX);
+        assert_eq!(backoff_ms(18, u64::MAX, u64::MAX), 131_072_000);
+        assert_eq!(backoff_ms(255, u64::MAX, u64::MAX), 131_072_000);
+        assert_eq!(backoff_ms(9, 0, u64::MAX), RETRY_WAIT_MS_MIN);
+        assert_eq!(backoff_ms(9, 10_001, 0), 5_000);
+    }
+
+    #[test]
+    fn urgency_caps_the_wait_at_an_eighth_of_what_is_left() {
+        assert_eq!(Urgency::Urgent.wait_ms_max(), 3_600_000);
+        let slack = |remaining_s| Urgency::Slack { remaining_s }.wait_ms_max();
+        assert_eq!(slack(80), 10_000);
+        assert_eq!(slack(0), 1_000);
+        assert_eq!(slack(5 * DAY_S), 5 * DAY_S * 125);
+        assert_eq!(slack(u64::MAX), 86_400_000);
+    }
+
+    #[test]
+    fn a_retry_after_is_clamped_and_never_undercut() {
+        let wait = |asked_s, uniform| {
+            let failure = Failure::Pending { retry_after_s: asked_s };
+            retry_wait_ms(&failure, 1, 5_000, uniform)
+        };
+        assert_eq!(wait(0, 0), 1_000);
+        assert_eq!(wait(600, 0), 600_000);
+        assert_eq!(wait(600, u64::MAX), 660_000);
+        assert_eq!(wait(u32::MAX, 0), 86_400_000);
+        assert_eq!(wait(u32::MAX, u64::MAX), 86_400_000);
+        let unasked = Failure::Busy { retry_after_s: None };
+        assert_eq!(retry_wait_ms(&unasked, 3, 5_000, u64::MAX), 4_000);
+        assert_eq!(retry_wait_ms(&unasked, 9, 5_000, u64::MAX), 5_000);
+    }
+
+    #[test]
+    fn a_first_key_is_always_fresh() {
+        let never = Policy { rekey: Rekey::Never, ..Policy::default() };
+        assert_eq!(never.key_source(None), KeySource::Fresh);
+        assert_eq!(never.key_source(Some(Slot::B)), KeySource::Other);
+        assert_eq!(Policy::default().key_source(Some(Slot::B)), KeySource::Fresh);
+    }
+}

@@ -335,3 +335,193 @@ impl Record {
             && (self.standing != Standing::Decommissioned || named == 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    fn identity(n: u8) -> Identity {
+        Identity {
+            serial: Serial::from_slice(&[n; 16]).unwrap(),
+            validity: Validity { not_before: Wall(1_800_000_000), not_after: Wall(1_807_776_000) },
+            spki_sha256: [n; 32],
+            certificate: CertificateBytes::from_slice(&[0x30, n, n]).unwrap(),
+        }
+    }
+
+    fn request(source: KeySource) -> SlotState {
+        SlotState::Requesting(Request { id: RequestId([9; 16]), kind: Kind::Renew, source })
+    }
+
+    fn renewing() -> Record {
+        Record {
+            generation: 7,
+            active: Some(Slot::B),
+            slots: [request(KeySource::Fresh), SlotState::Certified(identity(1))],
+            retry: Retry { failures: 3, discarded: 1, not_before: Some(Wall(1_800_000_600)) },
+            ..Record::new(Wall(1_800_000_000))
+        }
+    }
+
+    fn bytes(record: &Record) -> std::vec::Vec<u8> {
+        record.emit(&mut [0; RECORD_LEN_MAX]).unwrap().to_vec()
+    }
+
+    /// Seals a payload as a record of `version`, with a matching checksum.
+    fn sealed(version: u8, payload: &[u8]) -> std::vec::Vec<u8> {
+        let mut whole = std::vec::Vec::from(MAGIC);
+        whole.push(version);
+        whole.extend(u16::try_from(payload.len()).unwrap().to_le_bytes());
+        whole.extend(payload);
+        whole.extend(CHECKSUM.checksum(&whole).to_le_bytes());
+        whole
+    }
+
+    #[test]
+    fn a_record_survives_writing_and_reading() {
+        for record in [Record::new(Wall(5)), renewing()] {
+            assert_eq!(Record::parse(&bytes(&record)), Ok(record));
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_version_one_are_these() {
+        let golden = include_bytes!("../testdata/record-v1.bin");
+        assert_eq!(bytes(&renewing()), golden);
+        assert_eq!(Record::parse(golden), Ok(renewing()));
+        assert_eq!(golden[..7], [b'F', b'C', b'R', b'D', 1, (golden.len() - 11) as u8, 0]);
+    }
+
+    #[test]
+    fn no_shorter_no_longer_and_no_altered_bytes_are_a_record() {
+        let whole = bytes(&renewing());
+        for cut in 0..whole.len() {
+            assert!(Record::parse(&whole[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut longer = whole.clone();
+        longer.push(0);
+        assert_eq!(Record::parse(&longer), Err(RecordError::Malformed));
+        for at in 0..whole.len() {
+            let mut altered = whole.clone();
+            altered[at] ^= 0x10;
+            assert!(Record::parse(&altered).is_err(), "altered at {at}");
+        }
+        let mut altered = whole;
+        altered[20] ^= 1;
+        assert_eq!(Record::parse(&altered), Err(RecordError::Checksum));
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_told_from_a_damaged_one() {
+        assert_eq!(Record::parse(&sealed(2, b"later")), Err(RecordError::Version { found: 2 }));
+        assert_eq!(Record::parse(&sealed(1, b"later")), Err(RecordError::Malformed));
+        let mut payload = postcard::to_slice(&renewing(), &mut [0; 500]).unwrap().to_vec();
+        assert_eq!(Record::parse(&sealed(1, &payload)), Ok(renewing()));
+        payload.push(0);
+        assert_eq!(Record::parse(&sealed(1, &payload)), Err(RecordError::Malformed));
+    }
+
+    #[test]
+    fn a_record_that_contradicts_itself_is_refused() {
+        let certified = || SlotState::Certified(identity(1));
+        let empty = Record::new(Wall(0));
+        let contradictions = [
+            Record { active: Some(Slot::A), ..empty.clone() },
+            Record { active: Some(Slot::A), ..renewing() },
+            Record { active: None, ..renewing() },
+            Record { slots: [request(KeySource::Other), SlotState::Empty], ..empty.clone() },
+            Record { slots: [SlotState::Empty, request(KeySource::Other)], ..empty.clone() },
+            Record {
+                standing: Standing::Decommissioned,
+                slots: [certified(), SlotState::Empty],
+                ..empty.clone()
+            },
+        ];
+        for record in contradictions {
+            assert_eq!(
+                Record::parse(&bytes(&record)),
+                Err(RecordError::Inconsistent),
+                "{record:?}"
+            );
+        }
+        let sound = [
+            Record { slots: [certified(), SlotState::Empty], ..empty.clone() },
+            Record { slots: [request(KeySource::Fresh), SlotState::Empty], ..empty.clone() },
+            Record { slots: [request(KeySource::Other), certified()], ..renewing() },
+            Record { slots: [certified(), certified()], ..renewing() },
+            Record { standing: Standing::Quarantined, ..renewing() },
+            Record { standing: Standing::Decommissioned, ..empty },
+        ];
+        for record in sound {
+            assert_eq!(Record::parse(&bytes(&record)), Ok(record));
+        }
+    }
+
+    #[test]
+    fn the_longest_record_fits_and_one_octet_less_does_not() {
+        let longest = Identity {
+            serial: Serial::from_slice(&[255; SERIAL_LEN_MAX]).unwrap(),
+            validity: Validity { not_before: Wall(u64::MAX), not_after: Wall(u64::MAX) },
+            spki_sha256: [255; 32],
+            certificate: CertificateBytes::from_slice(&[255; CERTIFICATE_LEN_MAX]).unwrap(),
+        };
+        let record = Record {
+            generation: u64::MAX,
+            floor: Wall(u64::MAX),
+            standing: Standing::Quarantined,
+            active: Some(Slot::B),
+            slots: [SlotState::Certified(longest.clone()), SlotState::Certified(longest)],
+            retry: Retry { failures: 255, discarded: 255, not_before: Some(Wall(u64::MAX)) },
+        };
+        let len = bytes(&record).len();
+        assert!(len <= RECORD_LEN_MAX);
+        let mut buffer = [0; RECORD_LEN_MAX];
+        assert_eq!(record.emit(&mut buffer[..len]).map(<[u8]>::len), Ok(len));
+        for short in [0, HEADER_LEN - 1, HEADER_LEN, len - CHECKSUM_LEN - 1, len - 1] {
+            assert_eq!(record.emit(&mut buffer[..short]), Err(RecordError::TooLong), "{short}");
+        }
+    }
+
+    #[test]
+    fn slots_are_named_and_found_by_what_they_hold() {
+        let record = renewing();
+        assert!(record.names(Slot::A) && record.names(Slot::B));
+        assert_eq!(record.candidate(), Some(Slot::A));
+        assert_eq!(record.spare(), Slot::A);
+        assert_eq!(record.identity(Slot::A), None);
+        assert_eq!(record.active_identity(), Some(&identity(1)));
+        let first = Record::new(Wall(0));
+        assert_eq!((first.candidate(), first.spare()), (None, Slot::A));
+        assert_eq!(first.active_identity(), None);
+        assert!(!first.names(Slot::A));
+        let active_a = Record {
+            active: Some(Slot::A),
+            slots: [SlotState::Certified(identity(2)), SlotState::Empty],
+            ..first
+        };
+        assert_eq!((active_a.candidate(), active_a.spare()), (None, Slot::B));
+    }
+
+    #[test]
+    fn a_slot_has_an_index_a_name_and_another() {
+        assert_eq!(Slot::ALL.map(Slot::index), [0, 1]);
+        assert_eq!(Slot::ALL.map(Slot::as_str), ["a", "b"]);
+        assert_eq!(Slot::ALL.map(Slot::other), [Slot::B, Slot::A]);
+    }
+
+    #[test]
+    fn errors_read_as_phrases() {
+        let texts = [
+            RecordError::Checksum,
+            RecordError::Inconsistent,
+            RecordError::Malformed,
+            RecordError::TooLong,
+        ]
+        .map(|error| error.to_string());
+        assert!(texts.iter().all(|text| text.contains("record")));
+        let version = RecordError::Version { found: 9 }.to_string();
+        assert_eq!(version, "record version 9, newest known is 1");
+    }
+}

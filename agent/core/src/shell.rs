@@ -194,3 +194,190 @@ impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K
 fn failed<'a>(id: ActionId, failure: Failure) -> Input<'a> {
     Input::Failed { id, failure, server_time: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use futures_lite::future::block_on;
+
+    use super::*;
+    use crate::device_id::DeviceId;
+    use crate::event::Event;
+    use crate::lifecycle::{BrokerProof, Command, Phase};
+    use crate::policy::Policy;
+    use crate::record::{CertificateBytes, Identity, KeySource, Record, Serial, Slot};
+    use crate::time::{Mono, Reading, Validity, Wall};
+
+    const START: Wall = Wall(1_800_000_000);
+
+    struct Time(u64);
+    impl Clock for Time {
+        fn now(&mut self) -> Now {
+            self.0 += 10;
+            let wall = Some(START.plus_s(self.0 / 1000));
+            Now { mono: Mono(self.0), wall, synchronised: false }
+        }
+    }
+
+    #[derive(Default)]
+    struct Disk(Vec<Record>);
+    impl Storage for Disk {
+        async fn persist(&mut self, record: &Record) -> Result<(), Failure> {
+            self.0.push(record.clone());
+            Ok(())
+        }
+    }
+
+    #[derive(Default)]
+    struct KeyBox {
+        made: u8,
+        erased: Vec<Slot>,
+        broken: bool,
+    }
+    impl Keys for KeyBox {
+        async fn ensure(&mut self, _: Slot, _: KeySource) -> Result<[u8; 32], Failure> {
+            if self.broken {
+                return Err(Failure::KeyUnavailable);
+            }
+            self.made += 1;
+            Ok([self.made; 32])
+        }
+        async fn erase(&mut self, slot: Slot) -> Result<(), Failure> {
+            self.erased.push(slot);
+            Ok(())
+        }
+    }
+
+    /// Issues certificate `n` as the `n`-th, unless it is said to be away.
+    #[derive(Default)]
+    struct World {
+        issued: u8,
+        away: bool,
+        adopted: Vec<Slot>,
+        released: u8,
+        currents: Vec<Option<Slot>>,
+    }
+    impl Peers for World {
+        async fn enroll(
+            &mut self,
+            _: &Request,
+            _: Slot,
+            current: Option<(Slot, &Identity)>,
+            reading: Reading,
+        ) -> Answer<Identity> {
+            if self.away {
+                return Answer::failed(Failure::Unreachable);
+            }
+            self.currents.push(current.map(|(slot, _)| slot));
+            self.issued += 1;
+            let not_before = reading.wall.unwrap();
+            let identity = Identity {
+                serial: Serial::from_slice(&[self.issued]).unwrap(),
+                validity: Validity { not_before, not_after: not_before.plus_s(1000) },
+                spki_sha256: [self.issued; 32],
+                certificate: CertificateBytes::new(),
+            };
+            Answer { outcome: Ok(identity), server_time: Some(not_before) }
+        }
+        async fn prove(&mut self, _: Slot, identity: &Identity, _: Reading) -> Answer<Proof> {
+            let proof =
+                Proof { serial: identity.serial.clone(), broker: BrokerProof::NotConfigured };
+            Answer { outcome: Ok(proof), server_time: None }
+        }
+        async fn consult(&mut self, _: Slot, _: &Identity, _: Reading) -> Answer<Advice> {
+            if self.away {
+                return Answer::failed(Failure::Unreachable);
+            }
+            Answer { outcome: Ok(Advice { window: None, retry_after_s: 300 }), server_time: None }
+        }
+        async fn adopt(&mut self, slot: Slot, _: &Identity, _: Reading) -> Result<(), Failure> {
+            self.adopted.push(slot);
+            Ok(())
+        }
+        async fn release(&mut self) -> Result<(), Failure> {
+            self.released += 1;
+            Ok(())
+        }
+    }
+
+    #[derive(Default)]
+    struct Log(Vec<Event>);
+    impl Reports for Log {
+        fn report(&mut self, _: Now, event: &Event) {
+            self.0.push(event.clone());
+        }
+    }
+
+    /// Answers with the prepared wakes, then stops; keeps the deadlines it was given.
+    struct Script(Vec<Wake>, Vec<Mono>);
+    impl Wait for Script {
+        async fn wait(&mut self, deadline: Mono) -> Wake {
+            self.1.push(deadline);
+            if self.0.is_empty() { Wake::Stop } else { self.0.remove(0) }
+        }
+    }
+
+    type TestPorts = Ports<Time, Disk, KeyBox, World, Log, Script>;
+
+    fn ports(wakes: &[Wake]) -> TestPorts {
+        Ports {
+            clock: Time(0),
+            storage: Disk::default(),
+            keys: KeyBox::default(),
+            peers: World::default(),
+            reports: Log::default(),
+            wait: Script(wakes.to_vec(), Vec::new()),
+        }
+    }
+
+    fn machine(ports: &mut TestPorts) -> Machine {
+        let device = DeviceId::parse("gw-1").unwrap();
+        let now = ports.clock.now();
+        Machine::new(Policy::default(), device, Record::new(Wall(0)), [1; 32], now)
+    }
+
+    #[test]
+    fn a_shell_enrolls_renews_on_command_and_stops_when_told() {
+        let mut ports = ports(&[Wake::Command(Command::Renew), Wake::Tick]);
+        let mut machine = machine(&mut ports);
+        block_on(ports.run(&mut machine, |_, _| Flow::Continue)).unwrap();
+        assert_eq!(ports.peers.adopted, [Slot::A, Slot::B]);
+        assert_eq!(ports.peers.currents, [None, Some(Slot::A)]);
+        assert_eq!(ports.keys.erased, [Slot::A, Slot::B, Slot::B, Slot::A][..].to_vec());
+        assert_eq!(ports.storage.0.last(), Some(machine.record()));
+        assert!(ports.reports.0.iter().any(|event| matches!(event, Event::Proven { .. })));
+        assert_eq!(ports.wait.1.len(), 3);
+        assert!(ports.wait.1.iter().all(|deadline| deadline.0 > 0 && deadline.0 < IDLE_MS_MAX));
+    }
+
+    #[test]
+    fn failures_of_every_port_reach_the_machine_and_the_observer_may_end_the_loop() {
+        let mut ports = ports(&[]);
+        ports.keys.broken = true;
+        let mut machine = machine(&mut ports);
+        block_on(ports.run(&mut machine, |machine, now| {
+            assert_eq!(machine.phase(now), Phase::Waiting);
+            Flow::End
+        }))
+        .unwrap();
+        assert_eq!(ports.wait.1, []);
+        assert_eq!(machine.last_failure().unwrap().1, Failure::KeyUnavailable);
+        ports.keys.broken = false;
+        ports.peers.away = true;
+        ports.wait.0 = std::vec![Wake::Command(Command::Renew)];
+        block_on(ports.run(&mut machine, |_, _| Flow::Continue)).unwrap();
+        assert_eq!(machine.last_failure().unwrap().1, Failure::Unreachable);
+    }
+
+    #[test]
+    fn a_decommissioned_shell_releases_and_waits_a_day_at_most() {
+        let mut ports = ports(&[Wake::Command(Command::Decommission)]);
+        let mut machine = machine(&mut ports);
+        block_on(ports.run(&mut machine, |_, _| Flow::Continue)).unwrap();
+        assert_eq!(ports.peers.released, 1);
+        assert_eq!(machine.deadline(), None);
+        let idle = ports.wait.1.last().unwrap();
+        assert!(idle.0 > IDLE_MS_MAX);
+    }
+}

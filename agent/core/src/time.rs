@@ -184,3 +184,84 @@ impl Timekeeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOOR: Wall = Wall(1_000);
+
+    fn at(ms: u64, wall: u64, synchronised: bool) -> Now {
+        Now { mono: Mono(ms), wall: Some(Wall(wall)), synchronised }
+    }
+
+    #[test]
+    fn arithmetic_saturates_at_both_ends() {
+        assert_eq!(Mono(5).plus_ms(7), Mono(12));
+        assert_eq!(Mono(u64::MAX).plus_ms(1), Mono(u64::MAX));
+        assert_eq!(Mono(12).ms_since(Mono(5)), 7);
+        assert_eq!(Mono(5).ms_since(Mono(12)), 0);
+        assert_eq!(Wall(5).plus_s(7), Wall(12));
+        assert_eq!(Wall(u64::MAX).plus_s(1), Wall(u64::MAX));
+        assert_eq!(Wall(5).minus_s(3), Wall(2));
+        assert_eq!(Wall(5).minus_s(7), Wall(0));
+        assert_eq!(Wall(12).s_since(Wall(5)), 7);
+        assert_eq!(Wall(5).s_since(Wall(12)), 0);
+    }
+
+    #[test]
+    fn a_certificate_is_valid_through_its_last_second() {
+        let validity = Validity { not_before: Wall(10), not_after: Wall(30) };
+        assert_eq!(validity.lifetime_s(), 20);
+        assert!(!validity.is_expired_at(Wall(30)));
+        assert!(validity.is_expired_at(Wall(31)));
+        assert_eq!(Validity { not_before: Wall(30), not_after: Wall(10) }.lifetime_s(), 0);
+    }
+
+    #[test]
+    fn confidence_is_unknown_below_the_floor_floored_at_it_and_trusted_when_synchronised() {
+        let time = Timekeeper::new(FLOOR);
+        let below = time.reading(at(0, 999, true));
+        assert_eq!((below.wall, below.confidence), (None, Confidence::Unknown));
+        assert_eq!(below.floor, FLOOR);
+        let on = time.reading(at(0, 1_000, false));
+        assert_eq!((on.wall, on.confidence), (Some(FLOOR), Confidence::Floored));
+        assert_eq!(time.reading(at(0, 1_000, true)).confidence, Confidence::Trusted);
+        let none = time.reading(Now::without_wall(Mono(3)));
+        assert_eq!((none.wall, none.confidence), (None, Confidence::Unknown));
+    }
+
+    #[test]
+    fn an_anchor_beats_the_platforms_clock_and_runs_on_the_monotonic_one() {
+        let mut time = Timekeeper::new(FLOOR);
+        time.anchor(Mono(10_000), Wall(2_000)).unwrap();
+        assert_eq!(time.floor(), Wall(2_000));
+        for wall in [0, 999, 5_000_000] {
+            let reading = time.reading(at(12_999, wall, true));
+            assert_eq!(reading.wall, Some(Wall(2_002)));
+            assert_eq!(reading.confidence, Confidence::Trusted);
+        }
+        assert_eq!(time.reading(Now::without_wall(Mono(13_000))).wall, Some(Wall(2_003)));
+    }
+
+    #[test]
+    fn an_anchor_below_the_floor_is_refused_with_both_times_and_changes_nothing() {
+        let mut time = Timekeeper::new(FLOOR);
+        let before = time;
+        let error = BelowFloor { offered: Wall(999), floor: FLOOR };
+        assert_eq!(time.anchor(Mono(0), Wall(999)), Err(error));
+        assert_eq!(time, before);
+        time.anchor(Mono(0), FLOOR).unwrap();
+    }
+
+    #[test]
+    fn the_floor_rises_and_never_falls_and_no_reading_is_below_it() {
+        let mut time = Timekeeper::new(FLOOR);
+        time.raise_floor(Wall(500));
+        assert_eq!(time.floor(), FLOOR);
+        time.anchor(Mono(0), Wall(1_500)).unwrap();
+        time.raise_floor(Wall(1_800));
+        assert_eq!(time.floor(), Wall(1_800));
+        assert_eq!(time.reading(at(1_000, 0, false)).wall, Some(Wall(1_800)));
+    }
+}

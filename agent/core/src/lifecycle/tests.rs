@@ -3,6 +3,7 @@
 mod candidate;
 mod clock;
 mod ending;
+mod names;
 mod rig;
 mod trouble;
 mod usual;

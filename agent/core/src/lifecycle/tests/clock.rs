@@ -1,6 +1,6 @@
 //! Clocks that are unknown, wrong, or step.
 
-use super::super::{Action, BrokerProof, Command, Input, Phase, Timer};
+use super::super::{Action, BrokerProof, Input, Phase, Timer};
 use super::rig::{LIFETIME_S, Rig, START, identity, serial};
 use crate::event::{Event, Failure};
 use crate::policy::FLOOR_STEP_S;
