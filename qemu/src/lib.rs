@@ -1,1 +1,33 @@
-//! placeholder
+//! Starts a whole fleet on one machine, breaks it, and says what happened.
+//!
+//! **What it is.** The programs as a user would run them (provisioner, agent, a real mosquitto)
+//! each in its own process, with faults that a process can suffer: stopped, killed, started
+//! again. [`demo`] is the story that it tells; the other rooms are what the story is made of.
+//!
+//! **What it must never do.** Link any of our other crates: what it says about them it has seen
+//! from outside, through files, sockets and the broker. Nor wait for a while and hope: every step
+//! waits for a condition, with a deadline ([`wait`]).
+//!
+//! **Why nothing is left behind.** Every process leads a group of its own and dies with its guard;
+//! a panic, which aborts a release build before guards are dropped, first passes through
+//! [`leftovers`], which knows every group and folder there is.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod broker;
+pub mod cli;
+pub mod control;
+pub mod demo;
+pub mod error;
+pub mod leftovers;
+pub mod ports;
+pub mod process;
+pub mod programs;
+pub mod provisioner;
+pub mod report;
+pub mod stage;
+pub mod subscriber;
+pub mod timeline;
+pub mod traffic;
+pub mod wait;
+pub mod workplace;

@@ -1,0 +1,178 @@
+//! The agent: configured once, started and killed as often as the story wants.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::control::Control;
+use crate::error::RigError;
+use crate::process::Process;
+use crate::programs::Programs;
+
+/// What an agent is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The device's name.
+    pub device_id: String,
+    /// `https://host:port` of the provisioner.
+    pub provisioner_url: String,
+    /// The root of the server tree, PEM.
+    pub server_root: PathBuf,
+    /// The one-time token of the first contact.
+    pub token_file: PathBuf,
+    /// The broker's port on `localhost`.
+    pub broker_port: u16,
+}
+
+/// A device, its agent running or not.
+#[derive(Debug)]
+pub struct Agent {
+    programs: Programs,
+    config: PathBuf,
+    state_dir: PathBuf,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+/// What an agent says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The phase of its lifecycle.
+    pub phase: String,
+    /// The serial number in use, hexadecimal.
+    pub serial: Option<String>,
+    /// The last thing that failed, in its own words.
+    pub last_failure: Option<String>,
+    /// Where its key lives.
+    pub key_backend: String,
+}
+
+impl Agent {
+    /// Writes the configuration of a new device into `folder`; starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Io`] when it cannot be written.
+    pub fn install(
+        programs: &Programs,
+        folder: &Path,
+        settings: &Settings,
+    ) -> Result<Self, RigError> {
+        fs::create_dir_all(folder).map_err(RigError::io(folder))?;
+        let this = Self {
+            programs: programs.clone(),
+            config: folder.join("agent.toml"),
+            state_dir: folder.join("state"),
+            log: folder.join("agent.log"),
+            process: None,
+        };
+        fs::write(&this.config, this.configuration(settings))
+            .map_err(RigError::io(&this.config))?;
+        Ok(this)
+    }
+
+    /// Debug's quoting of a Rust string is a TOML basic string for everything that occurs here.
+    fn configuration(&self, settings: &Settings) -> String {
+        let Settings { device_id, provisioner_url, server_root, token_file, broker_port } =
+            settings;
+        let state_dir = &self.state_dir;
+        format!(
+            "device_id = {device_id:?}\nstate_dir = {state_dir:?}\n\n\
+             [provisioner]\nurl = {provisioner_url:?}\nserver_root = {server_root:?}\n\
+             token_file = {token_file:?}\n\n\
+             [mqtt]\nurl = \"mqtts://localhost:{broker_port}\"\n\n\
+             [key]\nbackend = \"software\"\n"
+        )
+    }
+
+    /// Starts it; [`Agent::status`] answers once it listens.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Start`] when it was not built.
+    pub fn start(&mut self) -> Result<(), RigError> {
+        let mut command = self.command();
+        command.arg("run");
+        self.process = Some(Process::start("fleetcert-agent run", command, &self.log)?);
+        Ok(())
+    }
+
+    /// Takes it away, as a power cut would.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// What it says about itself; `None` while it does not listen.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Ended`] when it does not run any more, [`RigError::Answer`] when what it says
+    /// is no status.
+    pub fn status(&mut self) -> Result<Option<Status>, RigError> {
+        if let Some(process) = &mut self.process {
+            process.check()?;
+        }
+        let asked =
+            Control::connect(&self.socket()).and_then(|mut c| c.ask(&json!({"status": {}})));
+        asked.ok().map(|answer| Status::read(&answer)).transpose()
+    }
+
+    /// Asks it to renew at once, whatever its schedule says.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Io`] when it does not listen, [`RigError::Answer`] when it declines.
+    pub fn renew(&self) -> Result<(), RigError> {
+        let socket = self.socket();
+        let answer = Control::connect(&socket)
+            .and_then(|mut control| control.ask(&json!({"renew": {}})))
+            .map_err(RigError::io(&socket))?;
+        if answer["ok"] == true {
+            return Ok(());
+        }
+        Err(RigError::Answer {
+            from: "fleetcert-agent",
+            found: answer.to_string(),
+            expected: "ok to renew",
+        })
+    }
+
+    /// The program with this device's configuration; a subcommand is still missing.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = self.programs.agent();
+        command.arg("--config").arg(&self.config);
+        command
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.state_dir.join("control.sock")
+    }
+}
+
+impl Status {
+    /// Whether an identity is in use and the next one is being made.
+    #[must_use]
+    pub fn is_renewing(&self) -> bool {
+        self.serial.is_some() && matches!(&*self.phase, "renewing" | "proving")
+    }
+
+    fn read(answer: &Value) -> Result<Self, RigError> {
+        let text = |pointer| answer.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let missing = || RigError::Answer {
+            from: "fleetcert-agent status",
+            found: answer.to_string(),
+            expected: "phase and key_backend",
+        };
+        Ok(Self {
+            phase: text("/phase").ok_or_else(missing)?,
+            serial: text("/identity/serial"),
+            last_failure: text("/last_failure/cause"),
+            key_backend: text("/key_backend").ok_or_else(missing)?,
+        })
+    }
+}

@@ -1,0 +1,174 @@
+//! The provisioning service: set up once, started and killed as often as the story wants.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::RigError;
+use crate::ports;
+use crate::process::{self, Process};
+use crate::programs::Programs;
+use crate::wait::Stop;
+use crate::workplace::Workplace;
+
+/// From start to ready: trees and database exist by then, so this is generous.
+const START_WAIT_MS_MAX: u64 = 20_000;
+
+/// An installation of the provisioner, running or not.
+#[derive(Debug)]
+pub struct Provisioner {
+    programs: Programs,
+    folder: PathBuf,
+    log: PathBuf,
+    port: u16,
+    process: Option<Process>,
+}
+
+/// What an installation issues.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The trust domain of all identities.
+    pub trust_domain: &'a str,
+    /// How long a device's certificate lives, seconds.
+    pub device_lifetime_s: u32,
+}
+
+impl Provisioner {
+    /// Makes both certificate trees, the database and the configuration; starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the program reports.
+    pub fn install(
+        programs: &Programs,
+        place: &Workplace,
+        terms: Terms<'_>,
+    ) -> Result<Self, RigError> {
+        let [port] = ports::free()?;
+        let this = Self {
+            programs: programs.clone(),
+            folder: place.join("provisioner"),
+            log: place.join("provisioner.log"),
+            port,
+            process: None,
+        };
+        let mut command = programs.provisioner();
+        command.arg("init").arg("--dir").arg(&this.folder);
+        command.args(["--trust-domain", terms.trust_domain, "--name", "localhost"]);
+        command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        command.args(["--device-lifetime-s", &terms.device_lifetime_s.to_string()]);
+        process::run("fleetcert-provisioner init", command, &this.log)?;
+        Ok(this)
+    }
+
+    /// Starts it and waits until it says that it serves.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Ended`] when it does not stay up, and what waiting can fail with.
+    pub fn start(&mut self, stop: &Stop) -> Result<(), RigError> {
+        let ready = self.folder.with_extension("ready");
+        if ready.exists() {
+            fs::remove_file(&ready).map_err(RigError::io(&ready))?;
+        }
+        let mut command = self.command();
+        command.arg("serve").arg("--ready-file").arg(&ready);
+        let mut process = Process::start("fleetcert-provisioner serve", command, &self.log)?;
+        stop.until("the provisioner to serve", START_WAIT_MS_MAX, || {
+            process.check()?;
+            Ok(ready.exists().then_some(()))
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Takes it away, as a power cut would.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Stops it in the middle of whatever it does.
+    pub fn freeze(&self) {
+        self.process.iter().for_each(Process::freeze);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.iter().for_each(Process::thaw);
+    }
+
+    /// Whether it is up, if it should be.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Ended`] when it should and is not.
+    pub fn check(&mut self) -> Result<(), RigError> {
+        self.process.as_mut().map_or(Ok(()), Process::check)
+    }
+
+    /// Registers a device and writes its one-time token to `token`.
+    ///
+    /// # Errors
+    ///
+    /// What the program reports.
+    pub fn admit(&self, device_id: &str, token: &Path) -> Result<(), RigError> {
+        self.run("device add", |command| command.args(["device", "add", device_id]))?;
+        self.run("token issue", |command| {
+            command.args(["token", "issue", device_id, "--out"]).arg(token)
+        })
+    }
+
+    /// Writes a complete mosquitto configuration for `localhost` and `port` into `folder`.
+    ///
+    /// # Errors
+    ///
+    /// What the program reports.
+    pub fn configure_broker(&self, folder: &Path, port: u16) -> Result<(), RigError> {
+        self.run("broker mosquitto", |command| {
+            command.args(["broker", "mosquitto", "--name", "localhost"]);
+            command.args(["--port", &port.to_string(), "--out"]).arg(folder)
+        })
+    }
+
+    /// Issues a backend's certificate and key into `folder`. Returns both paths.
+    ///
+    /// # Errors
+    ///
+    /// What the program reports.
+    pub fn admit_backend(&self, name: &str, folder: &Path) -> Result<(PathBuf, PathBuf), RigError> {
+        self.run("ca issue-backend", |command| {
+            command.args(["ca", "issue-backend", name, "--out"]).arg(folder)
+        })?;
+        Ok((folder.join("backend.pem"), folder.join("backend.key")))
+    }
+
+    /// The URL that devices use.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://localhost:{}", self.port)
+    }
+
+    /// The root of the server tree.
+    #[must_use]
+    pub fn server_root(&self) -> PathBuf {
+        self.folder.join("server-root.pem")
+    }
+
+    fn run(
+        &self,
+        what: &str,
+        arguments: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Result<(), RigError> {
+        let mut command = self.command();
+        arguments(&mut command);
+        process::run(&format!("fleetcert-provisioner {what}"), command, &self.log)
+    }
+
+    /// The program with this installation's configuration; a subcommand is still missing.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = self.programs.provisioner();
+        command.arg("--config").arg(self.folder.join("provisioner.toml"));
+        command
+    }
+}

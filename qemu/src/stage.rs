@@ -1,0 +1,311 @@
+//! Everything that runs in the demo, and the questions that its story asks.
+//!
+//! While anything is waited for, everyone who should be alive is looked at: a broker that died is
+//! reported as that, with its last words, and not as a renewal that never came.
+
+use std::process::Command;
+
+use crate::agent::{Agent, Settings, Status};
+use crate::broker::Broker;
+use crate::error::RigError;
+use crate::ports;
+use crate::programs::Programs;
+use crate::provisioner::{Provisioner, Terms};
+use crate::report::Report;
+use crate::subscriber::{Access, Subscriber};
+use crate::timeline::Timeline;
+use crate::traffic::Traffic;
+use crate::wait::Stop;
+use crate::workplace::Workplace;
+
+/// The device of the story.
+const DEVICE_ID: &str = "demo-device";
+
+/// Its fleet.
+const TRUST_DOMAIN: &str = "demo.example";
+
+/// The backend that hears it.
+const BACKEND: &str = "demo";
+
+/// Short enough to watch several lives, long enough for a slow machine to renew in a third of it.
+const CERTIFICATE_LIFETIME_S: u32 = 20;
+
+/// From the agent's start to an identity in use.
+const IDENTITY_WAIT_MS_MAX: u64 = 20_000;
+
+/// No renewal is later than the end of the certificate before it, and a little.
+const SWITCH_WAIT_MS_MAX: u64 = CERTIFICATE_LIFETIME_S as u64 * 1000 + 10_000;
+
+/// A few messages, across whatever just happened.
+const MESSAGES_WAIT_MS_MAX: u64 = 10_000;
+
+/// Everything that runs.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    /// The device.
+    pub agent: Agent,
+    /// The provisioning service.
+    pub provisioner: Provisioner,
+    stop: &'a Stop,
+    timeline: &'a Timeline,
+    broker: Broker,
+    subscriber: Subscriber,
+    access: Access,
+    traffic: Option<Traffic>,
+    seen: Option<Status>,
+    switches: u32,
+}
+
+impl<'a> Stage<'a> {
+    /// Installs and starts everything but the agent, which is only installed.
+    ///
+    /// # Errors
+    ///
+    /// Whatever does not start, with its last words.
+    pub fn set(
+        place: &Workplace,
+        stop: &'a Stop,
+        timeline: &'a Timeline,
+    ) -> Result<Self, RigError> {
+        timeline.chapter("setting the stage");
+        let programs = Programs::beside_ourselves()?;
+        let terms = Terms { trust_domain: TRUST_DOMAIN, device_lifetime_s: CERTIFICATE_LIFETIME_S };
+        let mut provisioner = Provisioner::install(&programs, place, terms)?;
+        provisioner.start(stop)?;
+        timeline.note("provisioner", &format!("serves at {}", provisioner.url()));
+
+        let [port] = ports::free()?;
+        provisioner.configure_broker(&place.join("broker"), port)?;
+        let broker = Broker::start(&place.join("broker"), port, place.join("mosquitto.log"), stop)?;
+        timeline.note("mosquitto", &format!("listens at localhost:{port}"));
+
+        let (certificate, key) = provisioner.admit_backend(BACKEND, &place.join("backend"))?;
+        let access = Access { port, server_root: provisioner.server_root(), certificate, key };
+        let subscriber = Subscriber::start(&access, place.join("mosquitto_sub.log"))?;
+
+        let token_file = place.join("token");
+        provisioner.admit(DEVICE_ID, &token_file)?;
+        timeline.note("provisioner", &format!("expects {DEVICE_ID} with a one-time token"));
+        let settings = Settings {
+            device_id: DEVICE_ID.to_owned(),
+            provisioner_url: provisioner.url(),
+            server_root: provisioner.server_root(),
+            token_file,
+            broker_port: broker.port(),
+        };
+        let agent = Agent::install(&programs, &place.join("device"), &settings)?;
+        Ok(Self {
+            agent,
+            provisioner,
+            stop,
+            timeline,
+            broker,
+            subscriber,
+            access,
+            traffic: None,
+            seen: None,
+            switches: 0,
+        })
+    }
+
+    /// Waits for the first identity in use. Returns its serial number.
+    ///
+    /// # Errors
+    ///
+    /// What waiting can fail with.
+    pub fn await_identity(&mut self) -> Result<String, RigError> {
+        self.await_status("the first identity in use", IDENTITY_WAIT_MS_MAX, |status, _| {
+            status.serial.clone()
+        })
+    }
+
+    /// Waits until another identity is in use than the last one seen. Returns its serial number.
+    ///
+    /// # Errors
+    ///
+    /// What waiting can fail with.
+    pub fn await_switch(&mut self) -> Result<String, RigError> {
+        let serial =
+            self.await_status("the next identity in use", SWITCH_WAIT_MS_MAX, |status, seen| {
+                status.serial.clone().filter(|serial| Some(serial) != serial_of(seen))
+            })?;
+        self.switches += 1;
+        Ok(serial)
+    }
+
+    /// Waits until the agent reports a failure that it did not report before. Returns its cause.
+    ///
+    /// # Errors
+    ///
+    /// What waiting can fail with.
+    pub fn await_failure(&mut self) -> Result<String, RigError> {
+        self.await_status("a renewal that fails", SWITCH_WAIT_MS_MAX, |status, seen| {
+            let before = seen.and_then(|seen| seen.last_failure.as_ref());
+            status.last_failure.clone().filter(|failure| Some(failure) != before)
+        })
+    }
+
+    /// Waits until the agent is in the middle of a renewal. Returns the name of the phase.
+    ///
+    /// # Errors
+    ///
+    /// What waiting can fail with.
+    pub fn await_open_renewal(&mut self) -> Result<String, RigError> {
+        self.await_status("a renewal under way", SWITCH_WAIT_MS_MAX, |status, _| {
+            status.is_renewing().then(|| status.phase.clone())
+        })
+    }
+
+    /// Waits until an agent that was started again uses the identity that it had.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Claim`] if it uses none, or if it uses a new one before it can have got it.
+    pub fn await_old_identity(&mut self) -> Result<(), RigError> {
+        let had = self.seen.as_ref().and_then(|seen| seen.serial.clone());
+        let status =
+            self.await_status("the agent's answer", IDENTITY_WAIT_MS_MAX, |status, _| {
+                Some(status.clone())
+            })?;
+        if status.serial == had {
+            return Ok(());
+        }
+        Err(RigError::Claim {
+            claim: "a killed agent comes back with the identity it had",
+            found: format!("had {had:?}, uses {:?}", status.serial),
+        })
+    }
+
+    /// Starts the provisioner, as before.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub fn start_provisioner(&mut self) -> Result<(), RigError> {
+        self.provisioner.start(self.stop)
+    }
+
+    /// Starts to send numbered messages through the agent.
+    pub fn start_traffic(&mut self) {
+        self.traffic = Some(Traffic::start(self.agent.socket()));
+    }
+
+    /// Waits until `count` more messages are acknowledged than now.
+    ///
+    /// # Errors
+    ///
+    /// What waiting can fail with.
+    pub fn await_messages(&mut self, count: u64) -> Result<(), RigError> {
+        let goal = self.acknowledged() + count;
+        self.await_alive("acknowledged messages", MESSAGES_WAIT_MS_MAX, |stage| {
+            Ok((stage.acknowledged() >= goal).then_some(()))
+        })
+    }
+
+    /// Kills the agent. What messages wait for from here on counts apart until
+    /// [`Stage::agent_is_back`].
+    pub fn kill_agent(&mut self) {
+        self.traffic.iter().for_each(Traffic::agent_changes);
+        self.agent.kill();
+    }
+
+    /// The agent runs again, and messages flow.
+    ///
+    /// # Errors
+    ///
+    /// When they do not.
+    pub fn agent_is_back(&mut self) -> Result<(), RigError> {
+        self.await_messages(1)?;
+        self.traffic.iter().for_each(Traffic::agent_changes);
+        Ok(())
+    }
+
+    /// Ends the traffic, waits for what is still on its way, and draws up the account.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Claim`] when an acknowledged message has not arrived.
+    pub fn settle(&mut self) -> Result<Report, RigError> {
+        let sent = self.traffic.take().map(Traffic::finish).transpose()?.unwrap_or_default();
+        let received = |stage: &Self| stage.subscriber.received(sent.acknowledged);
+        let arrived = self.await_alive("the last messages", MESSAGES_WAIT_MS_MAX, |stage| {
+            Ok((received(stage) == sent.acknowledged).then_some(()))
+        });
+        match arrived {
+            Ok(()) => Ok(Report {
+                key_backend: self.seen.as_ref().map_or("", |seen| &seen.key_backend).to_owned(),
+                renewals: self.switches,
+                sent,
+                received: received(self),
+                lost: sent.acknowledged - received(self),
+                duplicates: self.subscriber.duplicates(),
+            }),
+            Err(RigError::TimedOut { .. }) => Err(RigError::Claim {
+                claim: "every acknowledged message arrives",
+                found: format!("{} of {}", received(self), sent.acknowledged),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says what a spectator may look at while everything runs.
+    pub fn show_what_to_look_at(&self) {
+        self.timeline.chapter("what to look at next");
+        let mut inspect = self.agent.command();
+        inspect.arg("inspect");
+        let mut show = self.provisioner.command();
+        show.args(["device", "show", DEVICE_ID]);
+        let listen = self.access.listen("fleetcert/v1/#");
+        for (what, command) in
+            [("the identity", inspect), ("its history", show), ("what it says", listen)]
+        {
+            self.timeline.note(what, &line_of(&command));
+        }
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.traffic.as_ref().map_or(0, Traffic::acknowledged)
+    }
+
+    /// Waits until `probe` finds what it looks for in the agent's status and the one before it.
+    fn await_status<T>(
+        &mut self,
+        waited_for: &'static str,
+        limit_ms: u64,
+        probe: impl Fn(&Status, Option<&Status>) -> Option<T>,
+    ) -> Result<T, RigError> {
+        self.await_alive(waited_for, limit_ms, |stage| {
+            let Some(status) = stage.agent.status()? else { return Ok(None) };
+            let found = probe(&status, stage.seen.as_ref());
+            if found.is_some() {
+                stage.seen = Some(status);
+            }
+            Ok(found)
+        })
+    }
+
+    fn await_alive<T>(
+        &mut self,
+        waited_for: &'static str,
+        limit_ms: u64,
+        mut probe: impl FnMut(&mut Self) -> Result<Option<T>, RigError>,
+    ) -> Result<T, RigError> {
+        let stop = self.stop;
+        stop.until(waited_for, limit_ms, || {
+            self.broker.check()?;
+            self.subscriber.check()?;
+            self.provisioner.check()?;
+            probe(self)
+        })
+    }
+}
+
+fn serial_of(status: Option<&Status>) -> Option<&String> {
+    status.and_then(|status| status.serial.as_ref())
+}
+
+/// A command as one would type it; nothing in a workplace's paths needs quoting.
+fn line_of(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
