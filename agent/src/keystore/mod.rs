@@ -7,15 +7,23 @@
 //! **What it must never do.** Hand a private key out, print one, or call a key lost that is merely
 //! out of reach: the machine gives an identity up when its key is lost.
 
+mod file;
+
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use fleetcert_core::event::Failure;
-use fleetcert_core::record::Slot;
+use fleetcert_core::port::Keys;
+use fleetcert_core::record::{KeySource, Slot};
+use ring::digest::{SHA256, digest};
 
+use crate::cause::Causes;
+use crate::disk::{Disk, DiskFailure};
 use crate::entropy::{Entropy, NoEntropy};
+
+pub(crate) use file::KEY_FILES;
 
 /// A key that signs, without being seen.
 pub trait Signer: fmt::Debug + Send + Sync {
@@ -34,6 +42,16 @@ pub trait Signer: fmt::Debug + Send + Sync {
     fn is_slow(&self) -> bool;
 }
 
+/// What a kind of key store does; see the port `Keys` for the promises.
+trait Backend: fmt::Debug {
+    fn signer(&self, slot: Slot) -> Result<Arc<dyn Signer>, KeyFailure>;
+
+    /// The SubjectPublicKeyInfo of the key that is in the slot afterwards.
+    fn ensure(&self, slot: Slot, source: KeySource) -> Result<Vec<u8>, KeyFailure>;
+
+    fn erase(&self, slot: Slot) -> Result<(), KeyFailure>;
+}
+
 /// Why the key store did not do what it was asked.
 #[derive(Debug)]
 pub enum KeyFailure {
@@ -49,6 +67,8 @@ pub enum KeyFailure {
         /// Where it is.
         path: PathBuf,
     },
+    /// The store could not be read or written.
+    Disk(DiskFailure),
     /// Others than the owner may read the key.
     Exposed {
         /// Where it is.
@@ -65,15 +85,6 @@ pub enum KeyFailure {
         /// Our user id.
         expected: u32,
     },
-    /// The store could not be read or written.
-    Io {
-        /// What was done.
-        operation: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
     /// The operating system gave no random bytes.
     NoEntropy,
     /// The cryptographic library refused to make a key or a signature.
@@ -82,17 +93,43 @@ pub enum KeyFailure {
 
 /// The key store of this device; clones share it.
 #[derive(Clone, Debug)]
-pub struct KeyStore(Arc<()>);
+pub struct KeyStore {
+    backend: Rc<dyn Backend>,
+    causes: Causes,
+}
 
 impl KeyStore {
+    /// Keys in files of the state directory.
+    #[must_use]
+    pub fn files(disk: Rc<dyn Disk>, entropy: Entropy, causes: Causes) -> Self {
+        Self { backend: Rc::new(file::FileKeys::new(disk, entropy)), causes }
+    }
+
     /// The signer of a slot's key.
     ///
     /// # Errors
     ///
     /// [`KeyFailure`], of which [`KeyFailure::is_loss`] says whether the key is gone for good.
     pub fn signer(&self, slot: Slot) -> Result<Arc<dyn Signer>, KeyFailure> {
-        let _ = Entropy::system();
-        Err(KeyFailure::Absent { slot })
+        self.backend.signer(slot)
+    }
+
+    fn told(&self, failure: &KeyFailure) -> Failure {
+        self.causes.note(failure);
+        failure.into()
+    }
+}
+
+impl Keys for KeyStore {
+    async fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
+        let spki = self.backend.ensure(slot, source).map_err(|failure| self.told(&failure))?;
+        let mut name = [0; 32];
+        name.copy_from_slice(digest(&SHA256, &spki).as_ref());
+        Ok(name)
+    }
+
+    async fn erase(&mut self, slot: Slot) -> Result<(), Failure> {
+        self.backend.erase(slot).map_err(|failure| self.told(&failure))
     }
 }
 
@@ -102,9 +139,9 @@ impl KeyFailure {
     pub const fn is_loss(&self) -> bool {
         match self {
             Self::Absent { .. } | Self::Corrupt { .. } => true,
-            Self::Exposed { .. }
+            Self::Disk(_)
+            | Self::Exposed { .. }
             | Self::ForeignOwner { .. }
-            | Self::Io { .. }
             | Self::NoEntropy
             | Self::Refused => false,
         }
@@ -130,14 +167,12 @@ impl fmt::Display for KeyFailure {
             Self::Corrupt { slot, path } => {
                 write!(f, "key of slot {} is damaged: {}", slot.as_str(), path.display())
             }
+            Self::Disk(failure) => failure.fmt(f),
             Self::Exposed { path, mode } => {
                 write!(f, "{} has mode {mode:04o}, expected 0600", path.display())
             }
             Self::ForeignOwner { path, found, expected } => {
                 write!(f, "{} belongs to uid {found}, expected {expected}", path.display())
-            }
-            Self::Io { operation, path, source } => {
-                write!(f, "cannot {operation} {}: {source}", path.display())
             }
             Self::NoEntropy => NoEntropy.fmt(f),
             Self::Refused => f.write_str("the cryptographic library refused the key"),
