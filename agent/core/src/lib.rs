@@ -21,6 +21,7 @@ extern crate std;
 
 pub mod der;
 pub mod device_id;
+pub mod enroll;
 pub mod est;
 pub mod event;
 pub mod http;
@@ -30,4 +31,5 @@ pub mod port;
 pub mod record;
 pub mod shell;
 pub mod time;
+pub mod topic;
 pub mod wire;

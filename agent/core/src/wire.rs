@@ -5,8 +5,11 @@
 //! that it does not understand from one that is damaged. `docs/design/wire.md` lays them out byte
 //! by byte. They are views: text borrows from the buffer that was parsed.
 
+use core::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use crate::device_id::DeviceId;
 use crate::time::Wall;
 
 /// The media type of these messages; a client that accepts it gets them instead of JSON.
@@ -44,6 +47,9 @@ pub const NONCE_LEN: usize = 16;
 /// Octets of the name of one enrollment request.
 pub const REQUEST_ID_LEN: usize = 16;
 
+/// Octets of a time, at most: a variable-length number of 64 bits.
+const TIME_LEN_MAX: usize = 10;
+
 /// Octets that any message of this module takes, at most.
 pub const MESSAGE_LEN_MAX: usize = 256;
 
@@ -78,14 +84,235 @@ pub struct RenewalInfo {
     pub retry_after_s: u32,
 }
 
-/// A message that cannot be read.
+/// A message that cannot be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireError {
-    /// The bytes are not such a message, or more follow it.
+    /// The caller's buffer is too small to write the message to.
+    Buffer {
+        /// The octets it has.
+        found: usize,
+    },
+    /// The bytes are not such a message, or more follow it; or a field is longer than it may be.
     Malformed,
     /// A message of another version.
     Version {
         /// The version found; [`VERSION`] was expected.
         found: u8,
     },
+}
+
+impl<'a> WhoAmI<'a> {
+    /// Octets of this message, at most: version, nonce, serial number and device id with their
+    /// lengths, and a time of ten octets.
+    pub const MAX_LEN: usize =
+        1 + NONCE_LEN + (1 + SERIAL_LEN_MAX) + (1 + DeviceId::MAX_LEN) + TIME_LEN_MAX;
+
+    /// Reads a message, which must be all of `octets`.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError`] if it is of another version, no such message, has a serial number that is
+    /// empty or longer than [`SERIAL_LEN_MAX`], or a device id that is none.
+    pub fn parse(octets: &'a [u8]) -> Result<Self, WireError> {
+        let message: Self = parse(octets)?;
+        message.check()?;
+        Ok(message)
+    }
+
+    /// Writes the message to the front of `out`, which [`WhoAmI::MAX_LEN`] octets suffice for.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError`] if it would not be read back, or `out` is too small.
+    pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], WireError> {
+        check_version(self.version)?;
+        self.check()?;
+        emit(self, out)
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        let is_serial = (1..=SERIAL_LEN_MAX).contains(&self.serial.len());
+        let is_sound = is_serial && DeviceId::parse(self.device_id).is_ok();
+        if is_sound { Ok(()) } else { Err(WireError::Malformed) }
+    }
+}
+
+impl RenewalInfo {
+    /// Octets of this message, at most: version, three times of ten octets, and five for a number
+    /// of 32 bits.
+    pub const MAX_LEN: usize = 1 + 3 * TIME_LEN_MAX + 5;
+
+    /// Reads a message, which must be all of `octets`. Its window may be inverted.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError`] if it is of another version or no such message.
+    pub fn parse(octets: &[u8]) -> Result<Self, WireError> {
+        parse(octets)
+    }
+
+    /// Writes the message to the front of `out`, which [`RenewalInfo::MAX_LEN`] octets suffice for.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError`] if it would not be read back, or `out` is too small.
+    pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], WireError> {
+        check_version(self.version)?;
+        emit(self, out)
+    }
+}
+
+const fn check_version(found: u8) -> Result<(), WireError> {
+    if found == VERSION { Ok(()) } else { Err(WireError::Version { found }) }
+}
+
+fn parse<'a, M: Deserialize<'a>>(octets: &'a [u8]) -> Result<M, WireError> {
+    check_version(octets.first().copied().ok_or(WireError::Malformed)?)?;
+    match postcard::take_from_bytes(octets) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(WireError::Malformed),
+    }
+}
+
+fn emit<'o>(message: &impl Serialize, out: &'o mut [u8]) -> Result<&'o [u8], WireError> {
+    let found = out.len();
+    match postcard::to_slice(message, out) {
+        Ok(octets) => Ok(octets),
+        Err(_) => Err(WireError::Buffer { found }),
+    }
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Buffer { found } => write!(f, "message does not fit into {found} octets"),
+            Self::Malformed => f.write_str("message is malformed"),
+            Self::Version { found } => {
+                write!(f, "message has version {found}, {VERSION} was expected")
+            }
+        }
+    }
+}
+
+impl core::error::Error for WireError {}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+    use std::vec;
+
+    use super::{MESSAGE_LEN_MAX, RenewalInfo, WhoAmI, WireError};
+    use crate::time::Wall;
+
+    const NONCE: [u8; 16] = *b"0123456789abcdef";
+    const WHOAMI: WhoAmI<'_> = WhoAmI {
+        version: 1,
+        nonce: NONCE,
+        serial: b"\x00\xf1\x02",
+        device_id: "gw-1",
+        server_time: Wall(1_795_304_662),
+    };
+    const WHOAMI_OCTETS: &[u8] = b"\x010123456789abcdef\x03\x00\xf1\x02\x04gw-1\
+        \xd6\xd9\x88\xd8\x06";
+    const INFO: RenewalInfo = RenewalInfo {
+        version: 1,
+        start: Wall(1),
+        end: Wall(127),
+        server_time: Wall(128),
+        retry_after_s: 21600,
+    };
+    const INFO_OCTETS: &[u8] = b"\x01\x01\x7f\x80\x01\xe0\xa8\x01";
+
+    #[test]
+    fn messages_are_these_octets_and_are_read_back() {
+        let mut out = [0xee; MESSAGE_LEN_MAX];
+        assert_eq!(WHOAMI.emit(&mut out), Ok(WHOAMI_OCTETS));
+        assert_eq!(WhoAmI::parse(WHOAMI_OCTETS), Ok(WHOAMI));
+        assert_eq!(INFO.emit(&mut out), Ok(INFO_OCTETS));
+        assert_eq!(RenewalInfo::parse(INFO_OCTETS), Ok(INFO));
+    }
+
+    #[test]
+    fn the_longest_messages_have_the_length_that_is_said() {
+        let device_id = "x".repeat(64);
+        let (serial, server_time) = (&[0xff; 20][..], Wall(u64::MAX));
+        let whoami = WhoAmI { serial, device_id: &device_id, server_time, ..WHOAMI };
+        let mut out = [0; MESSAGE_LEN_MAX];
+        let octets = whoami.emit(&mut out).unwrap();
+        assert_eq!((octets.len(), WhoAmI::MAX_LEN), (113, 113));
+        assert_eq!(WhoAmI::parse(octets), Ok(whoami));
+        let (start, end, retry_after_s) = (server_time, server_time, u32::MAX);
+        let info = RenewalInfo { start, end, server_time, retry_after_s, ..INFO };
+        let octets = info.emit(&mut out).unwrap();
+        assert_eq!((octets.len(), RenewalInfo::MAX_LEN), (36, 36));
+        assert_eq!(RenewalInfo::parse(octets), Ok(info));
+    }
+
+    #[test]
+    fn a_message_cut_at_any_length_or_with_more_behind_it_is_malformed() {
+        for len in 0..WHOAMI_OCTETS.len() {
+            assert_eq!(WhoAmI::parse(&WHOAMI_OCTETS[..len]), Err(WireError::Malformed));
+        }
+        for len in 0..INFO_OCTETS.len() {
+            assert_eq!(RenewalInfo::parse(&INFO_OCTETS[..len]), Err(WireError::Malformed));
+        }
+        let longer = [WHOAMI_OCTETS, b"\0"].concat();
+        assert_eq!(WhoAmI::parse(&longer), Err(WireError::Malformed));
+        let longer = [INFO_OCTETS, b"\0"].concat();
+        assert_eq!(RenewalInfo::parse(&longer), Err(WireError::Malformed));
+    }
+
+    #[test]
+    fn another_version_is_named_whatever_follows_it() {
+        for found in [0, 2, 0x80, 0xff] {
+            let error = WireError::Version { found };
+            assert_eq!(WhoAmI::parse(&[found]), Err(error));
+            assert_eq!(RenewalInfo::parse(&[found, 1, 2, 3]), Err(error));
+            let mut out = [0; MESSAGE_LEN_MAX];
+            assert_eq!(WhoAmI { version: found, ..WHOAMI }.emit(&mut out), Err(error));
+            assert_eq!(RenewalInfo { version: found, ..INFO }.emit(&mut out), Err(error));
+        }
+    }
+
+    #[test]
+    fn a_serial_number_or_device_id_that_is_none_is_neither_written_nor_read() {
+        let mut out = [0; MESSAGE_LEN_MAX];
+        for serial in [&[][..], &[1; 21]] {
+            let error = WhoAmI { serial, ..WHOAMI }.emit(&mut out);
+            assert_eq!(error, Err(WireError::Malformed));
+        }
+        let longer = "x".repeat(65);
+        for device_id in ["", "a/b", longer.as_str()] {
+            let error = WhoAmI { device_id, ..WHOAMI }.emit(&mut out);
+            assert_eq!(error, Err(WireError::Malformed));
+        }
+        let text = b"\x010123456789abcdef\x01\x07\x03a/b\x00";
+        assert_eq!(WhoAmI::parse(text), Err(WireError::Malformed));
+        let text = b"\x010123456789abcdef\x00\x03a-b\x00";
+        assert_eq!(WhoAmI::parse(text), Err(WireError::Malformed));
+        let text = b"\x010123456789abcdef\x01\x07\x03a-b\x00";
+        assert!(WhoAmI::parse(text).is_ok());
+    }
+
+    #[test]
+    fn a_buffer_one_octet_too_small_is_refused_and_the_exact_one_does() {
+        for found in 0..WHOAMI_OCTETS.len() {
+            let error = WHOAMI.emit(&mut vec![0; found]).map(<[u8]>::len);
+            assert_eq!(error, Err(WireError::Buffer { found }));
+        }
+        assert!(WHOAMI.emit(&mut vec![0; WHOAMI_OCTETS.len()]).is_ok());
+        let mut small = [0; 7];
+        assert_eq!(INFO.emit(&mut small), Err(WireError::Buffer { found: 7 }));
+    }
+
+    #[test]
+    fn errors_read_as_text() {
+        for (error, text) in [
+            (WireError::Buffer { found: 7 }, "message does not fit into 7 octets"),
+            (WireError::Malformed, "message is malformed"),
+            (WireError::Version { found: 2 }, "message has version 2, 1 was expected"),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
 }

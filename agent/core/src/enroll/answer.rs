@@ -1,0 +1,254 @@
+use core::fmt;
+
+use crate::der::{Certificate, CertificateError};
+use crate::est::base64::{self, DecodeError};
+use crate::est::cms::{CertificateBag, CmsError};
+use crate::event::{REASON_LEN_MAX, Reason};
+use crate::http::{Response, ResponseHead};
+use crate::time::Wall;
+use crate::wire::{
+    MEDIA_TYPE, NONCE_LEN, REASON_HEADER, REASON_REVOKED, RenewalInfo, WhoAmI, WireError,
+};
+
+/// When to ask again if a provisioner says "pending" and not when, though RFC 7030 §4.2.3 has it
+/// say so, seconds.
+pub const RETRY_AFTER_S_DEFAULT: u32 = 60;
+
+/// Octets of a refusal's text for people, at most.
+pub const DETAIL_LEN_MAX: usize = 256;
+
+/// An answer, and the time that the provisioner told with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dated<T> {
+    /// The provisioner's clock: of the message if it carries one, else of the `Date` header.
+    pub server_time: Option<Wall>,
+    /// What was answered.
+    pub answer: Result<T, AnswerError>,
+}
+
+/// What comes of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<'b, T> {
+    /// The provisioner, or what stands before it, cannot answer now (408, 429, 502, 503, 504).
+    Busy {
+        /// When to ask again, seconds, where it said.
+        retry_after_s: Option<u32>,
+    },
+    /// The answer.
+    Done(T),
+    /// The provisioner will not answer.
+    Refused(Refusal<'b>),
+}
+
+/// What comes of an enrollment (RFC 7030 §4.2.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnrollAnswer<'b> {
+    /// The provisioner, or what stands before it, cannot answer now.
+    Busy {
+        /// When to ask again, seconds, where it said.
+        retry_after_s: Option<u32>,
+    },
+    /// Here it is; see [`check_leaf`](super::check_leaf).
+    Issued {
+        /// The issued certificate.
+        certificate: Certificate<'b>,
+    },
+    /// An operator has yet to approve: ask the same again, with the same key.
+    Pending {
+        /// When to ask again, seconds; [`RETRY_AFTER_S_DEFAULT`] where it did not say.
+        retry_after_s: u32,
+    },
+    /// The provisioner will not issue.
+    Refused(Refusal<'b>),
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal<'b> {
+    /// The HTTP status, 400 or more.
+    pub status: u16,
+    /// The provisioner's reason code; empty where it gave none that is one.
+    pub reason: Reason,
+    /// Text for people: the first line of a `text/plain` body (RFC 7030 §4.2.3), at most
+    /// [`DETAIL_LEN_MAX`] octets without control characters; else empty.
+    pub detail: &'b str,
+}
+
+/// Why an answer cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerError {
+    /// The body is no base64.
+    Body(DecodeError),
+    /// The issued certificate is malformed.
+    Certificate(CertificateError),
+    /// The body is not the CMS message that it should be.
+    Cms(CmsError),
+    /// The answer is of another media type than [`MEDIA_TYPE`].
+    MediaType,
+    /// The answer is to another question.
+    Nonce {
+        /// The nonce in the answer.
+        found: [u8; NONCE_LEN],
+        /// The nonce of the question.
+        expected: [u8; NONCE_LEN],
+    },
+    /// A status that answers nothing here: a redirection, which is never followed, or a success
+    /// of another kind.
+    Status {
+        /// The status found.
+        found: u16,
+    },
+    /// The renewal window ends before or as it begins (RFC 9773 §4.2).
+    Window {
+        /// Its first second.
+        start: Wall,
+        /// Its last second.
+        end: Wall,
+    },
+    /// The message is malformed.
+    Wire(WireError),
+}
+
+impl Refusal<'_> {
+    /// Whether the provisioner says that this identity was revoked.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.reason == REASON_REVOKED
+    }
+}
+
+/// Reads what [`simpleenroll`](super::simpleenroll) or [`simplereenroll`](super::simplereenroll)
+/// was answered (RFC 7030 §4.2.3). The body is decoded in place.
+#[must_use]
+pub fn read_enroll<'b>(response: Response<'b>) -> Dated<EnrollAnswer<'b>> {
+    let head = response.head;
+    let answer = if head.status() == 202 {
+        let retry_after_s = head.retry_after_s().unwrap_or(RETRY_AFTER_S_DEFAULT);
+        Ok(EnrollAnswer::Pending { retry_after_s })
+    } else {
+        read(response, issued).map(|answer| match answer {
+            Answer::Busy { retry_after_s } => EnrollAnswer::Busy { retry_after_s },
+            Answer::Done(certificate) => EnrollAnswer::Issued { certificate },
+            Answer::Refused(refusal) => EnrollAnswer::Refused(refusal),
+        })
+    };
+    Dated { server_time: head.date(), answer }
+}
+
+/// Reads what [`cacerts`](super::cacerts) was answered (RFC 7030 §4.1.3). The body is decoded in
+/// place.
+#[must_use]
+pub fn read_cacerts<'b>(response: Response<'b>) -> Dated<Answer<'b, CertificateBag<'b>>> {
+    Dated {
+        server_time: response.head.date(),
+        answer: read(response, |_, body| certificates(body)),
+    }
+}
+
+/// Reads what [`whoami`](super::whoami) was answered, which must return its nonce.
+#[must_use]
+pub fn read_whoami<'b>(
+    response: Response<'b>,
+    nonce: &[u8; NONCE_LEN],
+) -> Dated<Answer<'b, WhoAmI<'b>>> {
+    let date = response.head.date();
+    let answer = read(response, |head, body| {
+        check_media_type(head)?;
+        let message = WhoAmI::parse(body).map_err(AnswerError::Wire)?;
+        let (found, expected) = (message.nonce, *nonce);
+        if found == expected { Ok(message) } else { Err(AnswerError::Nonce { found, expected }) }
+    });
+    let told = match &answer {
+        Ok(Answer::Done(message)) => Some(message.server_time),
+        _ => date,
+    };
+    Dated { server_time: told, answer }
+}
+
+/// Reads what [`renewal_info`](super::renewal_info) was answered (the semantics of RFC 9773 §4.2).
+#[must_use]
+pub fn read_renewal_info<'b>(response: Response<'b>) -> Dated<Answer<'b, RenewalInfo>> {
+    let date = response.head.date();
+    let answer = read(response, |head, body| {
+        check_media_type(head)?;
+        let message = RenewalInfo::parse(body).map_err(AnswerError::Wire)?;
+        let RenewalInfo { start, end, .. } = message;
+        if start < end { Ok(message) } else { Err(AnswerError::Window { start, end }) }
+    });
+    let told = match &answer {
+        Ok(Answer::Done(message)) => Some(message.server_time),
+        _ => date,
+    };
+    Dated { server_time: told, answer }
+}
+
+fn read<'b, T>(
+    response: Response<'b>,
+    done: impl FnOnce(ResponseHead<'b>, &'b mut [u8]) -> Result<T, AnswerError>,
+) -> Result<Answer<'b, T>, AnswerError> {
+    let Response { head, body } = response;
+    match head.status() {
+        200 => done(head, body).map(Answer::Done),
+        408 | 429 | 502..=504 => Ok(Answer::Busy { retry_after_s: head.retry_after_s() }),
+        status @ 400.. => Ok(Answer::Refused(Refusal {
+            status,
+            reason: reason(head),
+            detail: detail(head, body),
+        })),
+        found => Err(AnswerError::Status { found }),
+    }
+}
+
+fn certificates<'b>(body: &'b mut [u8]) -> Result<CertificateBag<'b>, AnswerError> {
+    let message = base64::decode_in_place(body).map_err(AnswerError::Body)?;
+    CertificateBag::parse(message).map_err(AnswerError::Cms)
+}
+
+fn issued<'b>(_: ResponseHead<'b>, body: &'b mut [u8]) -> Result<Certificate<'b>, AnswerError> {
+    let der = certificates(body)?.only().map_err(AnswerError::Cms)?;
+    Certificate::parse(der).map_err(AnswerError::Certificate)
+}
+
+fn check_media_type(head: ResponseHead<'_>) -> Result<(), AnswerError> {
+    if is_media_type(head, MEDIA_TYPE) { Ok(()) } else { Err(AnswerError::MediaType) }
+}
+
+/// RFC 9110 §8.3.1: whatever its case, and without parameters.
+fn is_media_type(head: ResponseHead<'_>, wanted: &str) -> bool {
+    let found = head.header("Content-Type").and_then(|value| value.split(';').next());
+    found.is_some_and(|found| found.trim_ascii().eq_ignore_ascii_case(wanted))
+}
+
+fn reason(head: ResponseHead<'_>) -> Reason {
+    let is_code = |octet: u8| matches!(octet, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    head.header(REASON_HEADER)
+        .filter(|code| code.len() <= REASON_LEN_MAX && code.bytes().all(is_code))
+        .and_then(|code| Reason::try_from(code).ok())
+        .unwrap_or_default()
+}
+
+fn detail<'b>(head: ResponseHead<'b>, body: &'b [u8]) -> &'b str {
+    let text = core::str::from_utf8(body).ok().filter(|_| is_media_type(head, "text/plain"));
+    let line = text.and_then(|text| text.lines().next()).unwrap_or_default();
+    let line = line.split_at(line.floor_char_boundary(DETAIL_LEN_MAX)).0;
+    if line.contains(char::is_control) { "" } else { line }
+}
+
+impl fmt::Display for AnswerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Body(error) => write!(f, "answer: {error}"),
+            Self::Certificate(error) => write!(f, "answer: {error}"),
+            Self::Cms(error) => write!(f, "answer: {error}"),
+            Self::MediaType => write!(f, "answer is not of the media type {MEDIA_TYPE}"),
+            Self::Nonce { .. } => f.write_str("answer returns another nonce than was sent"),
+            Self::Status { found } => write!(f, "status {found} is no answer to this question"),
+            Self::Window { start, end } => {
+                write!(f, "renewal window begins at {} and ends at {}", start.0, end.0)
+            }
+            Self::Wire(error) => write!(f, "answer: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for AnswerError {}
