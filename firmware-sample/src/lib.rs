@@ -1,1 +1,24 @@
-//! placeholder
+//! The device identity on a microcontroller.
+//!
+//! **What it is.** What stands between `fleetcert-core` and a board: the durable record on NOR
+//! flash ([`store`]) and a software key store beside it ([`keystore`]), both through the ports of
+//! the core, so that the one lifecycle machine of the Linux daemon drives a device without a heap
+//! or an operating system.
+//!
+//! **What it must never do.** Decide. When to renew and what to trust is the core's; a board only
+//! stores, signs and moves octets. Nor speak TLS before there is a verifier: a stack that accepts
+//! any certificate is not a beginning, so TLS comes together with its verifier.
+//!
+//! **Why that is sound.** Nothing here is `unsafe` or allocates, and the tests cut the power at
+//! every single flash operation, with torn writes, and look at what a device would find after it.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod keystore;
+pub mod store;
+
+#[cfg(test)]
+mod flash_model;

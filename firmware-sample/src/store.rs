@@ -1,0 +1,158 @@
+//! The record on NOR flash.
+//!
+//! `sequential-storage` appends each version to a ring of sectors and finds the newest whole one;
+//! sectors are erased only when everything in them has newer copies. The record carries its own
+//! checksum, too. What a write that was cut short leaves behind is therefore never taken for a
+//! record, and the version before it is still there.
+
+use core::fmt;
+use core::ops::Range;
+
+use embedded_storage_async::nor_flash::NorFlash;
+use fleetcert_core::event::Failure;
+use fleetcert_core::port::Storage;
+use fleetcert_core::record::{RECORD_LEN_MAX, Record, RecordError};
+use sequential_storage::cache::{Cache, Uncached};
+use sequential_storage::map::{MapConfig, MapConfigError, MapStorage};
+
+/// The one item of the map.
+const RECORD_KEY: u8 = 1;
+
+/// A record, the map's key before it, and padding to the widest word of any flash.
+const ITEM_LEN_MAX: usize = RECORD_LEN_MAX + 1 + 32;
+
+type Map<F> = MapStorage<u8, F, Cache<Uncached, Uncached, Uncached, u8>>;
+
+/// The record in a range of flash, at least two sectors that each hold a whole record.
+pub struct FlashStore<F: NorFlash> {
+    map: Map<F>,
+    item: [u8; ITEM_LEN_MAX],
+    record: [u8; RECORD_LEN_MAX],
+}
+
+/// Why no record could be loaded.
+#[derive(Debug)]
+pub enum LoadError<E> {
+    /// The flash did not do as asked, or holds something else than records.
+    Flash(sequential_storage::Error<E>),
+    /// A whole item is there that is no record of ours.
+    Record(RecordError),
+}
+
+impl<F: NorFlash> FlashStore<F> {
+    /// A store in `range` of `flash`, octet addresses.
+    ///
+    /// # Errors
+    ///
+    /// When the range is not made of whole sectors, or of fewer than two.
+    pub fn new(flash: F, range: Range<u32>) -> Result<Self, MapConfigError> {
+        let map = Map::new(flash, MapConfig::try_new(range)?, Cache::new_uncached());
+        Ok(Self { map, item: [0; ITEM_LEN_MAX], record: [0; RECORD_LEN_MAX] })
+    }
+
+    /// The newest durable record; `None` on a device that never had one.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]. A device must not take it for "never had one": it would enroll anew and lose
+    /// an identity that may still be there.
+    pub async fn load(&mut self) -> Result<Option<Record>, LoadError<F::Error>> {
+        let found: Option<&[u8]> =
+            self.map.fetch_item(&mut self.item, &RECORD_KEY).await.map_err(LoadError::Flash)?;
+        found.map(Record::parse).transpose().map_err(LoadError::Record)
+    }
+}
+
+impl<F: NorFlash> Storage for FlashStore<F> {
+    async fn persist(&mut self, record: &Record) -> Result<(), Failure> {
+        let octets = record.emit(&mut self.record).map_err(|_| Failure::StorageUnavailable)?;
+        self.map
+            .store_item(&mut self.item, &RECORD_KEY, &octets)
+            .await
+            .map_err(|_| Failure::StorageUnavailable)
+    }
+}
+
+impl<F: NorFlash> fmt::Debug for FlashStore<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlashStore").field("range", &self.map.flash_range()).finish_non_exhaustive()
+    }
+}
+
+impl<E: fmt::Debug> fmt::Display for LoadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flash(error) => write!(f, "flash holds no readable records: {error:?}"),
+            Self::Record(error) => write!(f, "flash holds an item that is no record: {error}"),
+        }
+    }
+}
+
+impl<E: fmt::Debug> core::error::Error for LoadError<E> {}
+
+#[cfg(test)]
+mod tests {
+    use fleetcert_core::time::Wall;
+    use futures_lite::future::block_on;
+
+    use super::*;
+    use crate::flash_model::{FlashModel, SECTOR_LEN};
+
+    /// The fewest sectors there may be, so that the ring turns often.
+    const RANGE: Range<u32> = 0..2 * SECTOR_LEN;
+
+    fn store(flash: &mut FlashModel) -> FlashStore<&mut FlashModel> {
+        FlashStore::new(flash, RANGE).unwrap()
+    }
+
+    fn record(number: u64) -> Record {
+        Record::new(Wall(number))
+    }
+
+    fn load(flash: &mut FlashModel) -> Option<Record> {
+        block_on(store(flash).load()).unwrap()
+    }
+
+    /// Goal: a blank device has no record, and the last one persisted is found after a restart.
+    #[test]
+    fn the_last_record_is_found_again() {
+        let mut flash = FlashModel::blank(RANGE.end);
+        assert_eq!(load(&mut flash), None);
+        for number in 0..500 {
+            block_on(store(&mut flash).persist(&record(number))).unwrap();
+            assert_eq!(load(&mut flash), Some(record(number)));
+        }
+    }
+
+    /// Goal: wherever the power is cut, the device finds the old record or the new one, whole; and
+    /// when `persist` said that it was done, the new one.
+    #[test]
+    fn a_power_cut_at_any_operation_leaves_the_old_record_or_the_new() {
+        let mut cuts = 0;
+        let mut flash = FlashModel::blank(RANGE.end);
+        let mut durable = None;
+        // Enough writes to go round the ring of sectors, so that cuts hit erasures, too.
+        for number in 0..600 {
+            for operations in 0.. {
+                let mut copy = flash.clone();
+                copy.cut_power_after(operations);
+                let done = block_on(store(&mut copy).persist(&record(number))).is_ok();
+                copy.restore_power();
+                let found = load(&mut copy);
+                if done {
+                    assert_eq!(found, Some(record(number)), "write {number}, cut {operations}");
+                    flash = copy;
+                    durable = found;
+                    break;
+                }
+                cuts += 1;
+                let either = found == durable || found == Some(record(number));
+                assert!(either, "write {number}, cut {operations}: {found:?}");
+                // A device that came back goes on writing on what the cut left.
+                block_on(store(&mut copy).persist(&record(number))).unwrap();
+                assert_eq!(load(&mut copy), Some(record(number)));
+            }
+        }
+        assert!(cuts > 1000 && flash.erasures() > 3, "{cuts} cuts, {} erasures", flash.erasures());
+    }
+}
