@@ -164,7 +164,7 @@ pub fn replace(disk: &dyn Disk, name: &str, content: &[u8]) -> Result<(), DiskFa
     let draft = draft(name);
     discard(disk, &draft)?;
     disk.create(&draft, content).map_err(DiskFailure::of(disk, Act::Write, &draft))?;
-
+    disk.sync(&draft).map_err(DiskFailure::of(disk, Act::Sync, &draft))?;
     disk.rename(&draft, name).map_err(DiskFailure::of(disk, Act::Rename, name))?;
     disk.sync_names().map_err(DiskFailure::of(disk, Act::Sync, name))
 }
