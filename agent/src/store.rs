@@ -9,9 +9,10 @@
 //! could still take back.
 //!
 //! **Why that is sound.** Replacing is atomic (see [`crate::disk`]), so a power cut leaves each
-//! copy whole, old or new; two copies are for media that lose one. What is loaded may have been
-//! left in the page cache by a killed process: it is written again, or synced, before it counts.
-//! The whole argument is in `docs/design/record.md`.
+//! copy whole, old or new; two copies are for media that lose one. The second copy is begun when
+//! the first is durable: equal copies are durable in one place at least, and unequal ones are made
+//! equal, and durable, before anything acts on them. The whole argument is in
+//! `docs/design/record.md`.
 
 #[cfg(test)]
 mod tests;
@@ -103,11 +104,10 @@ impl Store {
         let Some(record) = self.choose(&copies)? else { return Ok(None) };
         for (name, copy) in COPIES.into_iter().zip(&copies) {
             if copy.as_ref().is_ok_and(|copy| *copy == record) {
-                disk::settle(&*self.disk, name).map_err(LoadError::Disk)?;
-            } else {
-                log::warn!("{} is made like the other copy", self.disk.path(name).display());
-                self.replace(name, &record).map_err(LoadError::of)?;
+                continue;
             }
+            log::warn!("{} is made like the other copy", self.disk.path(name).display());
+            self.replace(name, &record).map_err(LoadError::of)?;
         }
         Ok(Some(record))
     }

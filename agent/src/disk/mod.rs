@@ -169,9 +169,9 @@ pub fn replace(disk: &dyn Disk, name: &str, content: &[u8]) -> Result<(), DiskFa
     disk.sync_names().map_err(DiskFailure::of(disk, Act::Sync, name))
 }
 
-/// Makes a file durable that another process may have left in the page cache only.
+/// Makes a file durable that a killed process may have left under a name that is not. Its content
+/// is: nothing gets the name before it was synced.
 pub(crate) fn settle(disk: &dyn Disk, name: &str) -> Result<(), DiskFailure> {
-    disk.sync(name).map_err(DiskFailure::of(disk, Act::Sync, name))?;
     disk.sync_names().map_err(DiskFailure::of(disk, Act::Sync, name))
 }
 
