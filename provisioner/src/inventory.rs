@@ -106,6 +106,159 @@ pub enum StepError {
     },
 }
 
+impl Device {
+    /// A device that an operator enters.
+    #[must_use]
+    pub const fn expected(id: DeviceId, group: Name, now: Wall) -> Self {
+        Self {
+            id,
+            group,
+            status: Status::Expected,
+            approval: None,
+            created_at: now,
+            last_seen_at: None,
+            recovered_at: None,
+            serial: None,
+            not_after: None,
+            revoked: None,
+        }
+    }
+
+    /// Whether a key of this device waits for an operator.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.approval.is_some_and(|approval| approval.approved_at.is_none())
+    }
+
+    /// A key asks for an operator's approval. One that asked before keeps its place.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError::Revoked`], [`StepError::AnotherKeyWaits`].
+    pub fn asks(mut self, key: KeyFingerprint, now: Wall) -> Result<Self, StepError> {
+        self.check_not_revoked()?;
+        match self.approval {
+            Some(waiting) if waiting.key == key => Ok(self),
+            Some(waiting) => Err(StepError::AnotherKeyWaits { waiting: waiting.key, found: key }),
+            None => {
+                self.approval = Some(Approval { key, asked_at: now, approved_at: None });
+                if self.status == Status::Expected {
+                    self.status = Status::Pending;
+                }
+                Ok(self)
+            }
+        }
+    }
+
+    /// An operator approves the key that waits; `named` is the one the operator looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError::Revoked`], [`StepError::NothingWaits`], [`StepError::WaitingKeyChanged`].
+    pub fn approved(mut self, named: Option<KeyFingerprint>, now: Wall) -> Result<Self, StepError> {
+        self.check_not_revoked()?;
+        let waiting = self.approval.filter(|approval| approval.approved_at.is_none());
+        let waiting = waiting.ok_or(StepError::NothingWaits)?;
+        if let Some(named) = named.filter(|named| *named != waiting.key) {
+            return Err(StepError::WaitingKeyChanged { waiting: waiting.key, named });
+        }
+        self.approval = Some(Approval { approved_at: Some(now), ..waiting });
+        Ok(self)
+    }
+
+    /// An operator turns the key down, approved or not.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError::NothingWaits`].
+    pub fn rejected(mut self) -> Result<Self, StepError> {
+        self.approval.take().ok_or(StepError::NothingWaits)?;
+        if self.status == Status::Pending {
+            self.status = Status::Expected;
+        }
+        Ok(self)
+    }
+
+    /// It gets a certificate; whatever waited is settled by that.
+    #[must_use]
+    pub const fn issued(mut self, serial: Serial, not_after: Wall, now: Wall) -> Self {
+        self.status = Status::Active;
+        self.approval = None;
+        self.serial = Some(serial);
+        self.not_after = Some(not_after);
+        self.last_seen_at = Some(now);
+        self
+    }
+
+    /// An operator revokes it.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError::Revoked`] if it was revoked before: the first reason stands.
+    pub fn revoked(mut self, at: Wall, reason: RevocationReason) -> Result<Self, StepError> {
+        self.check_not_revoked()?;
+        self.status = Status::Revoked;
+        self.approval = None;
+        self.revoked = Some((at, reason));
+        Ok(self)
+    }
+
+    /// Whether [`Device::last_seen_at`] should be written anew for a contact at `now`.
+    #[must_use]
+    pub fn is_seen_anew(&self, now: Wall) -> bool {
+        self.last_seen_at.is_none_or(|last| now.s_since(last) >= LAST_SEEN_GRAIN_S)
+    }
+
+    fn check_not_revoked(&self) -> Result<(), StepError> {
+        match (self.status, self.revoked) {
+            (Status::Revoked, revoked) => {
+                Err(StepError::Revoked { at: revoked.map_or(self.created_at, |(at, _)| at) })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AnotherKeyWaits { waiting, found } => write!(
+                f,
+                "key {waiting} waits for approval already, {found} came: reject the one that is \
+                 not the device's"
+            ),
+            Self::NothingWaits => f.write_str("no key of this device waits for approval"),
+            Self::Revoked { at } => write!(f, "the device was revoked at {}", at.0),
+            Self::WaitingKeyChanged { waiting, named } => {
+                write!(f, "key {waiting} waits, {named} was named: look again before approving")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StepError {}
+
+impl Status {
+    const ALL: [Self; 4] = [Self::Active, Self::Expected, Self::Pending, Self::Revoked];
+
+    /// Its stable name, `[a-z]`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Expected => "expected",
+            Self::Pending => "pending",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// The status of that name.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.code() == code)
+    }
+}
+
 impl Name {
     /// Takes a text as a name.
     ///

@@ -10,7 +10,8 @@
 use std::fmt;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
-use fleetcert_core::{device_id::DeviceId, time::Wall};
+use fleetcert_core::{device_id::DeviceId, time::Wall, wire::REQUEST_ID_LEN};
+use subtle::ConstantTimeEq;
 
 use crate::{
     authority::{KeyFingerprint, Serial, sha256, write_hex},
@@ -55,7 +56,7 @@ pub struct Use {
     /// When.
     pub at: Wall,
     /// The name of the request, if it had one.
-    pub request: Option<[u8; fleetcert_core::wire::REQUEST_ID_LEN]>,
+    pub request: Option<[u8; REQUEST_ID_LEN]>,
     /// Its public key.
     pub key: KeyFingerprint,
     /// The certificate it got.
@@ -129,6 +130,108 @@ impl Secret {
         Some(Self(bytes))
     }
 }
+
+/// What a token is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// The hash of what was presented.
+    pub hash: &'a TokenHash,
+    /// By which device.
+    pub device: &'a DeviceId,
+    /// At which label.
+    pub label: Option<&'a Name>,
+    /// In which request.
+    pub request: Option<[u8; REQUEST_ID_LEN]>,
+    /// With which key.
+    pub key: KeyFingerprint,
+}
+
+/// What a good token permits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// The certificate that it got before, again: same request, same key.
+    Again(Serial),
+    /// One certificate.
+    Once,
+}
+
+impl Token {
+    /// Holds the token against what was presented.
+    ///
+    /// A token that is used up permits the same request with the same key to have the same answer
+    /// again, whatever the time: its answer may have been lost with the power.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`]: whose it is before whether it is still good, so that nobody but its holder
+    /// learns about its use.
+    pub fn permits(&self, presented: &Presented<'_>, now: Wall) -> Result<Permit, TokenError> {
+        if !bool::from(self.hash.0.ct_eq(&presented.hash.0)) {
+            return Err(TokenError::Unknown);
+        }
+        if self.device != *presented.device {
+            return Err(TokenError::WrongDevice { found: presented.device.clone() });
+        }
+        if self.label.is_some() && self.label.as_ref() != presented.label {
+            return Err(TokenError::WrongLabel { found: presented.label.cloned() });
+        }
+        match &self.used {
+            Some(used) if used.is_by(presented) => Ok(Permit::Again(used.serial)),
+            Some(used) => Err(TokenError::Used { at: used.at }),
+            None if now > self.expires_at => {
+                Err(TokenError::Expired { expires_at: self.expires_at, now })
+            }
+            None => Ok(Permit::Once),
+        }
+    }
+}
+
+impl Use {
+    fn is_by(&self, presented: &Presented<'_>) -> bool {
+        self.request.is_some() && self.request == presented.request && self.key == presented.key
+    }
+}
+
+impl TokenError {
+    /// Its stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Expired { .. } => "token-expired",
+            Self::Unknown => "token-unknown",
+            Self::Used { .. } => "token-used",
+            Self::WrongDevice { .. } => "token-wrong-device",
+            Self::WrongLabel { .. } => "token-wrong-label",
+        }
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired { expires_at, now } => write!(
+                f,
+                "the token was good until {}, it is {}: ask for a new one",
+                expires_at.0, now.0
+            ),
+            Self::Unknown => f.write_str("no such token was issued: check what was typed"),
+            Self::Used { at } => {
+                write!(f, "the token was used at {}, each is good once: ask for a new one", at.0)
+            }
+            Self::WrongDevice { found } => {
+                write!(f, "the token is for another device than {found}")
+            }
+            Self::WrongLabel { found: Some(label) } => {
+                write!(f, "the token is for another label than {label}")
+            }
+            Self::WrongLabel { found: None } => {
+                f.write_str("the token is for a label, the request came without one")
+            }
+        }
+    }
+}
+
+impl std::error::Error for TokenError {}
 
 impl fmt::Display for TokenHash {
     /// The first eight octets in hexadecimal: enough to tell tokens apart in a list.

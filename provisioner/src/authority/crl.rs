@@ -9,9 +9,7 @@
 
 use fleetcert_core::time::Wall;
 
-use rcgen::{
-    CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber,
-};
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
 
 use super::{
     Authority, IssueError, KeyId, Serial,

@@ -41,8 +41,9 @@ pub struct Authority {
     pub(super) builder: Issuer<'static, Unsigned>,
 }
 
-/// A certificate that was built and linted, and that nothing has stored yet.
-#[derive(Debug)]
+/// A certificate that was built and linted, and that nothing has stored yet. A copy is of no more
+/// use than the original: a store reserves each serial number once.
+#[derive(Clone, Debug)]
 pub struct Prepared {
     tbs: Vec<u8>,
     serial: Serial,
@@ -133,8 +134,7 @@ impl Authority {
         let tbs = parsed.map_err(|_| AuthorityError::Certificate)?.tbs_certificate;
         let spki = tbs.subject_public_key_info.to_der();
         let spki = spki.map_err(|_| AuthorityError::Certificate)?;
-        let public_key =
-            PublicKey::from_spki(&spki).map_err(|_| AuthorityError::Certificate)?;
+        let public_key = PublicKey::from_spki(&spki).map_err(|_| AuthorityError::Certificate)?;
         check_may_issue(&tbs)?;
         let key = KeyPair::try_from(pkcs8).map_err(|_| AuthorityError::Key)?;
         let of_key = PublicKey::from_spki(&key.subject_public_key_info());
@@ -309,8 +309,11 @@ fn params(
     params.extended_key_usages = usages(profile.kind);
     params.use_authority_key_identifier_extension = true;
     params.key_identifier_method = KeyIdMethod::PreSpecified(key.id().0.to_vec());
-    params.crl_distribution_points =
-        profile.crl_urls.iter().map(|url| CrlDistributionPoint { uris: vec![url.clone()] }).collect();
+    params.crl_distribution_points = profile
+        .crl_urls
+        .iter()
+        .map(|url| CrlDistributionPoint { uris: vec![url.clone()] })
+        .collect();
     if !profile.issuer_urls.is_empty() {
         let access = lint::issuer_access(&profile.issuer_urls);
         let access = CustomExtension::from_oid_content(&AUTHORITY_INFO_ACCESS, access);
@@ -369,10 +372,7 @@ fn subject_key_id(tbs: &x509_cert::TbsCertificate) -> Option<KeyId> {
 
 fn validity_of(tbs: &x509_cert::TbsCertificate) -> Validity {
     let wall = |time: x509_cert::time::Time| Wall(time.to_unix_duration().as_secs());
-    Validity {
-        not_before: wall(tbs.validity.not_before),
-        not_after: wall(tbs.validity.not_after),
-    }
+    Validity { not_before: wall(tbs.validity.not_before), not_after: wall(tbs.validity.not_after) }
 }
 
 impl PublicKeyData for Unsigned {
@@ -404,7 +404,10 @@ impl fmt::Display for AuthorityError {
             Self::Certificate => f.write_str("the authority's certificate cannot be read"),
             Self::Key => f.write_str("the authority's private key is no PKCS#8 P-256 key"),
             Self::KeyMismatch { certificate, key } => {
-                write!(f, "the authority's private key is {key}, its certificate names {certificate}")
+                write!(
+                    f,
+                    "the authority's private key is {key}, its certificate names {certificate}"
+                )
             }
             Self::NoAuthority => f.write_str(
                 "the certificate is no issuing authority's, expected CA:TRUE with pathLen 0, \

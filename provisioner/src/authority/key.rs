@@ -5,7 +5,7 @@ use std::fmt;
 use ring::{digest, signature};
 
 /// Octets of an uncompressed P-256 point (SEC 1 §2.3.3).
-pub const POINT_LEN: usize = 65;
+pub(crate) const POINT_LEN: usize = 65;
 
 /// The DER of `SubjectPublicKeyInfo` before the point: id-ecPublicKey, prime256v1, BIT STRING
 /// (RFC 5480 §2).
@@ -66,7 +66,7 @@ impl PublicKey {
         &self.0
     }
 
-    /// The uncompressed point, [`POINT_LEN`] octets.
+    /// The uncompressed point, 65 octets.
     #[must_use]
     pub fn point(&self) -> &[u8] {
         &self.0[SPKI_PREFIX.len()..]

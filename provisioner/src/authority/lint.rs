@@ -85,7 +85,8 @@ const CA_ISSUERS: [u8; 10] = [der::OID, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 2];
 pub(super) fn check(tbs: &[u8], expected: &Expected<'_>) -> Result<(), Finding> {
     let fields = der::content(der::SEQUENCE, tbs).and_then(der::elements);
     let fields = fields.ok_or(Finding::Malformed)?;
-    let [version, serial, algorithm, issuer, validity, subject, key, extensions] = fields[..] else {
+    let [version, serial, algorithm, issuer, validity, subject, key, extensions] = fields[..]
+    else {
         return Err(Finding::Malformed);
     };
     field("version", version == VERSION_3)?;
@@ -180,7 +181,7 @@ fn alt_names(identity: &Identity) -> Vec<u8> {
     const URI: u8 = 0x86;
     const IP: u8 = 0x87;
     let mut names = Vec::new();
-    for uri in identity.uri() {
+    if let Some(uri) = identity.uri() {
         names.extend(der::element(URI, &[uri.as_bytes()]));
     }
     for dns in identity.dns_names() {

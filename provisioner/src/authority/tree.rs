@@ -252,7 +252,9 @@ impl fmt::Debug for NewTree {
 impl fmt::Display for TreeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Builder(cause) => write!(f, "an authority's certificate cannot be built: {cause}"),
+            Self::Builder(cause) => {
+                write!(f, "an authority's certificate cannot be built: {cause}")
+            }
             Self::Encryption => f.write_str("the root key cannot be encrypted"),
             Self::Key => f.write_str("no P-256 key could be drawn or read"),
             Self::Lifetimes { root_s, issuing_s } => write!(

@@ -1,7 +1,7 @@
 //! Who gets a certificate: the rules, and the service that applies them.
 //!
 //! **What it is.** [`Provisioner`] answers everything that the edges (EST, the command line) ask.
-//! The rules are in [`decide`]: pure functions from a request and a [`View`](crate::store::View)
+//! The rules are in `decide`: pure functions from a request and a [`View`](crate::store::View)
 //! of the database to an answer and the changes that go with it.
 //!
 //! **What it must never do.** Issue on the word of a request alone. A name in a request is
@@ -24,6 +24,7 @@ use crate::{
     store::RequestId,
 };
 
+mod decide;
 pub mod refusal;
 pub mod service;
 

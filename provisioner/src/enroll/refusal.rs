@@ -1,6 +1,8 @@
 //! Every way in which a request is refused, each with a code of its own.
 
-use fleetcert_core::{device_id::DeviceId, time::Wall};
+use std::fmt;
+
+use fleetcert_core::{device_id::DeviceId, time::Wall, wire};
 
 use crate::{
     authority::{KeyFingerprint, Serial},
@@ -37,6 +39,11 @@ pub enum Refusal {
         waiting: KeyFingerprint,
         /// The key that came.
         found: KeyFingerprint,
+    },
+    /// The peer's certificate has expired, and this is not served by recovery.
+    CertificateExpired {
+        /// Its last second of validity.
+        not_after: Wall,
     },
     /// Re-enrollment came without a client certificate.
     CertificateRequired,
@@ -97,6 +104,11 @@ pub enum Refusal {
         /// The key of this one.
         found: KeyFingerprint,
     },
+    /// A request of this name got a certificate that has expired since.
+    RequestSpent {
+        /// Its last second of validity.
+        not_after: Wall,
+    },
     /// The identity was revoked.
     Revoked {
         /// Which device.
@@ -109,3 +121,168 @@ pub enum Refusal {
     /// The token does not let the request in.
     Token(TokenError),
 }
+
+impl StatusClass {
+    /// The HTTP status code.
+    #[must_use]
+    pub const fn http(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::TooLarge => 413,
+            Self::TooManyRequests => 429,
+        }
+    }
+}
+
+impl Refusal {
+    /// Its stable code, for [`wire::REASON_HEADER`] and the audit table.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::ApprovalConflict { .. } => "approval-conflict",
+            Self::CertificateExpired { .. } => "certificate-expired",
+            Self::CertificateRequired => "certificate-required",
+            Self::CertificateUnknown { .. } => "certificate-unknown",
+            Self::CsrIdentity { .. } => "csr-identity",
+            Self::Csr(error) => csr_code(error),
+            Self::CredentialsRequired => "credentials-required",
+            Self::DeviceActive { .. } => "device-active",
+            Self::DeviceName { .. } => "device-name",
+            Self::LabelMismatch { .. } => "label-mismatch",
+            Self::LabelUnknown { .. } => "label-unknown",
+            Self::PeerIdentity => "peer-identity",
+            Self::PolicyDenied { .. } => "policy-denied",
+            Self::RecoveryRate { .. } => "recovery-rate",
+            Self::RequestConflict { .. } => "request-conflict",
+            Self::RequestSpent { .. } => "request-spent",
+            Self::Revoked { .. } => wire::REASON_REVOKED,
+            Self::SanMismatch => "san-mismatch",
+            Self::SubjectMismatch => "subject-mismatch",
+            Self::Token(error) => error.code(),
+        }
+    }
+
+    /// What class of HTTP status it is.
+    #[must_use]
+    pub const fn status(&self) -> StatusClass {
+        match self {
+            Self::ApprovalConflict { .. }
+            | Self::RequestConflict { .. }
+            | Self::RequestSpent { .. } => StatusClass::Conflict,
+            Self::CertificateRequired | Self::CredentialsRequired | Self::Token(_) => {
+                StatusClass::Unauthorized
+            }
+            Self::Csr(CsrError::TooLong { .. }) => StatusClass::TooLarge,
+            Self::Csr(_) | Self::DeviceName { .. } => StatusClass::BadRequest,
+            Self::LabelUnknown { .. } => StatusClass::NotFound,
+            Self::RecoveryRate { .. } => StatusClass::TooManyRequests,
+            Self::CertificateExpired { .. }
+            | Self::CertificateUnknown { .. }
+            | Self::CsrIdentity { .. }
+            | Self::DeviceActive { .. }
+            | Self::LabelMismatch { .. }
+            | Self::PeerIdentity
+            | Self::PolicyDenied { .. }
+            | Self::Revoked { .. }
+            | Self::SanMismatch
+            | Self::SubjectMismatch => StatusClass::Forbidden,
+        }
+    }
+}
+
+const fn csr_code(error: &CsrError) -> &'static str {
+    match error {
+        CsrError::AsksCa => "csr-ca",
+        CsrError::CommonNames { .. } => "csr-common-names",
+        CsrError::Key { .. } => "csr-key",
+        CsrError::Malformed => "csr-malformed",
+        CsrError::Signature => "csr-signature",
+        CsrError::SignatureAlgorithm => "csr-signature-algorithm",
+        CsrError::TooLong { .. } => "csr-too-long",
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApprovalConflict { waiting, found } => write!(
+                f,
+                "key {waiting} of this device waits for approval, {found} came: an operator has \
+                 to reject the wrong one"
+            ),
+            Self::CertificateExpired { not_after } => {
+                write!(f, "the client certificate was good until {}: re-enroll", not_after.0)
+            }
+            Self::CertificateRequired => f.write_str(
+                "no client certificate came, expected the current one: connect with it, or enroll",
+            ),
+            Self::CertificateUnknown { serial } => write!(
+                f,
+                "certificate {serial} is not in the database: enroll again with a new token"
+            ),
+            Self::CsrIdentity { found, expected } => write!(
+                f,
+                "the request names {found:?}, expected {expected} or no name: correct its subject"
+            ),
+            Self::Csr(error) => error.fmt(f),
+            Self::CredentialsRequired => f.write_str(
+                "no credentials came, expected the device id and a one-time token by HTTP Basic, \
+                 or a client certificate",
+            ),
+            Self::DeviceActive { device } => write!(
+                f,
+                "{device} has a certificate, expected that or a token: ask an operator for one"
+            ),
+            Self::DeviceName { found } => write!(
+                f,
+                "{found:?} names no device, expected [A-Za-z0-9._-], not beginning with backend."
+            ),
+            Self::LabelMismatch { label, group } => write!(
+                f,
+                "label {label} serves another group than the device's, {group}: use its own label"
+            ),
+            Self::LabelUnknown { label } => write!(f, "there is no label {label}"),
+            Self::PeerIdentity => f.write_str(
+                "the client certificate names no device of this trust domain, expected one SPIFFE \
+                 URI and the same common name",
+            ),
+            Self::PolicyDenied { group: Some(group) } => {
+                write!(f, "the policy of group {group} lets nobody in this way")
+            }
+            Self::PolicyDenied { group: None } => f.write_str(
+                "the device is not in the inventory and no group takes unknown ones: add it first",
+            ),
+            Self::RecoveryRate { next_at } => write!(
+                f,
+                "the device replaced an expired certificate a short while ago, it may again at {}",
+                next_at.0
+            ),
+            Self::RequestConflict { earlier, found } => write!(
+                f,
+                "a request of this name came with key {earlier}, now with {found}: name a new one"
+            ),
+            Self::RequestSpent { not_after } => write!(
+                f,
+                "this request got a certificate that was good until {}: name a new one",
+                not_after.0
+            ),
+            Self::Revoked { device } => {
+                write!(f, "the identity of {device} was revoked: an operator has to decide")
+            }
+            Self::SanMismatch => f.write_str(
+                "the subjectAltName asked for is not the current certificate's: copy it or leave \
+                 it out",
+            ),
+            Self::SubjectMismatch => f.write_str(
+                "the subject asked for is not the current certificate's: copy it unchanged",
+            ),
+            Self::Token(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
