@@ -26,14 +26,18 @@ impl Broker {
     /// [`RigError::Ended`] with its last words when it does not stay up.
     pub fn start(folder: &Path, port: u16, log: PathBuf, stop: &Stop) -> Result<Self, RigError> {
         let mut command = programs::daemon("mosquitto");
-        // The configuration's paths are relative to its folder.
-        command.current_dir(folder).args(["-c", "mosquitto.conf"]);
+        command.arg("-c").arg(folder.join("mosquitto.conf"));
         let mut process = Process::start("mosquitto", command, &log)?;
         stop.until("mosquitto to listen", START_WAIT_MS_MAX, || {
             process.check()?;
             Ok(ports::accepts(port).then_some(()))
         })?;
         Ok(Self { port, process })
+    }
+
+    /// Tells it that its revocation list has changed; new connections are judged by the new one.
+    pub fn reload(&self) {
+        self.process.hang_up();
     }
 
     /// The loopback port of its TLS listener.

@@ -86,6 +86,20 @@ impl Process {
         }
     }
 
+    /// Tells it to read its files again (SIGHUP, by custom).
+    pub fn hang_up(&self) {
+        if self.collected.is_none() {
+            self.signal(Signal::HUP);
+        }
+    }
+
+    /// Asks it to end (SIGTERM); [`Process::check`] says when it has.
+    pub fn terminate(&self) {
+        if self.collected.is_none() {
+            self.signal(Signal::TERM);
+        }
+    }
+
     /// Ends it without a chance to react (`kill -9`), and everything it started.
     pub fn kill(self) {
         drop(self);

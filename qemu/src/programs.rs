@@ -26,6 +26,12 @@ impl Programs {
         Ok(Self { folder: own.parent().unwrap_or(Path::new(".")).to_path_buf() })
     }
 
+    /// Those in `folder`.
+    #[must_use]
+    pub const fn in_folder(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
     /// `fleetcert-agent`.
     #[must_use]
     pub fn agent(&self) -> Command {

@@ -24,8 +24,8 @@ const DEVICE_ID: &str = "demo-device";
 /// Its fleet.
 const TRUST_DOMAIN: &str = "demo.example";
 
-/// The backend that hears it.
-const BACKEND: &str = "demo";
+/// The backend that hears it; the broker's configuration admits it by this name.
+const BACKEND: &str = "fleet";
 
 /// Short enough to watch several lives, long enough for a slow machine to renew in a third of it.
 const CERTIFICATE_LIFETIME_S: u32 = 20;
@@ -49,7 +49,7 @@ pub struct Stage<'a> {
     stop: &'a Stop,
     timeline: &'a Timeline,
     broker: Broker,
-    subscriber: Subscriber,
+    subscriber: Option<Subscriber>,
     access: Access,
     traffic: Option<Traffic>,
     seen: Option<Status>,
@@ -81,7 +81,7 @@ impl<'a> Stage<'a> {
 
         let (certificate, key) = provisioner.admit_backend(BACKEND, &place.join("backend"))?;
         let access = Access { port, server_root: provisioner.server_root(), certificate, key };
-        let subscriber = Subscriber::start(&access, place.join("mosquitto_sub.log"))?;
+        let subscriber = Some(Subscriber::start(&access, place.join("mosquitto_sub.log"))?);
 
         let token_file = place.join("token");
         provisioner.admit(DEVICE_ID, &token_file)?;
@@ -220,31 +220,32 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Ends the traffic, waits for what is still on its way, and draws up the account.
+    /// Ends the traffic, waits for what is still on its way, and draws up the account. The backend
+    /// leaves then: a spectator may come back with its certificate, and one name has one session.
     ///
     /// # Errors
     ///
     /// [`RigError::Claim`] when an acknowledged message has not arrived.
     pub fn settle(&mut self) -> Result<Report, RigError> {
         let sent = self.traffic.take().map(Traffic::finish).transpose()?.unwrap_or_default();
-        let received = |stage: &Self| stage.subscriber.received(sent.acknowledged);
         let arrived = self.await_alive("the last messages", MESSAGES_WAIT_MS_MAX, |stage| {
-            Ok((received(stage) == sent.acknowledged).then_some(()))
+            Ok((stage.received(sent.acknowledged) == sent.acknowledged).then_some(()))
         });
+        let received = self.received(sent.acknowledged);
         match arrived {
+            Err(RigError::TimedOut { .. }) => Err(RigError::Claim {
+                claim: "every acknowledged message arrives",
+                found: format!("{received} of {}", sent.acknowledged),
+            }),
+            Err(error) => Err(error),
             Ok(()) => Ok(Report {
                 key_backend: self.seen.as_ref().map_or("", |seen| &seen.key_backend).to_owned(),
                 renewals: self.switches,
                 sent,
-                received: received(self),
-                lost: sent.acknowledged - received(self),
-                duplicates: self.subscriber.duplicates(),
+                received,
+                lost: sent.acknowledged - received,
+                duplicates: self.subscriber.take().map_or(0, |backend| backend.duplicates()),
             }),
-            Err(RigError::TimedOut { .. }) => Err(RigError::Claim {
-                claim: "every acknowledged message arrives",
-                found: format!("{} of {}", received(self), sent.acknowledged),
-            }),
-            Err(error) => Err(error),
         }
     }
 
@@ -261,6 +262,10 @@ impl<'a> Stage<'a> {
         {
             self.timeline.note(what, &line_of(&command));
         }
+    }
+
+    fn received(&self, up_to: u64) -> u64 {
+        self.subscriber.as_ref().map_or(0, |backend| backend.received(up_to))
     }
 
     fn acknowledged(&self) -> u64 {
@@ -293,7 +298,7 @@ impl<'a> Stage<'a> {
         let stop = self.stop;
         stop.until(waited_for, limit_ms, || {
             self.broker.check()?;
-            self.subscriber.check()?;
+            self.subscriber.as_mut().map_or(Ok(()), Subscriber::check)?;
             self.provisioner.check()?;
             probe(self)
         })
