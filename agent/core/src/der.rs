@@ -55,3 +55,21 @@ pub(crate) const fn context(number: TagNumber) -> Tag {
 pub(crate) const fn context_primitive(number: TagNumber) -> Tag {
     Tag::ContextSpecific { constructed: false, number }
 }
+
+/// DER for tests, of any shape.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::vec::Vec;
+
+    /// An element with a header in its shortest form.
+    pub(crate) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(content.len()).unwrap().to_be_bytes();
+        let mut out = match len {
+            [0, short @ 0..=127] => Vec::from([tag, short]),
+            [0, long] => Vec::from([tag, 0x81, long]),
+            [high, low] => Vec::from([tag, 0x82, high, low]),
+        };
+        out.extend_from_slice(content);
+        out
+    }
+}

@@ -180,23 +180,13 @@ mod tests {
     use std::vec::Vec;
 
     use super::{CERTIFICATES_MAX, CertificateBag, CmsError};
+    use crate::der::testing::tlv;
 
     const LEAF: &[u8] = include_bytes!("../../testdata/leaf.der");
     const LEAF_P7: &[u8] = include_bytes!("../../testdata/leaf.p7");
     const CA: &[u8] = include_bytes!("../../testdata/ca.der");
     const GATEWAY: &[u8] = include_bytes!("../../testdata/gateway.der");
     const TWO_P7: &[u8] = include_bytes!("../../testdata/two.p7");
-
-    fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
-        let len = u16::try_from(content.len()).unwrap().to_be_bytes();
-        let mut out = match len {
-            [0, short @ 0..=127] => Vec::from([tag, short]),
-            [0, long] => Vec::from([tag, 0x81, long]),
-            [high, low] => Vec::from([tag, 0x82, high, low]),
-        };
-        out.extend_from_slice(content);
-        out
-    }
 
     /// A message from its parts: version, digests, content, certificates, crls, signers.
     fn message(parts: &[&[u8]]) -> Vec<u8> {
