@@ -121,7 +121,8 @@ fn what_is_no_renewal_identifier_is_not_asked_about() {
 fn every_request_is_refused_if_the_buffer_is_one_octet_too_small() {
     let device_id = id("gw-1");
     let token = Some((&device_id, Token::parse("s3cret").unwrap()));
-    let requests: [&dyn Fn(&mut [u8]) -> Result<usize, RequestError>; 5] = [
+    type Write<'a> = &'a dyn Fn(&mut [u8]) -> Result<usize, RequestError>;
+    let requests: [Write<'_>; 5] = [
         &|out| cacerts(plain(), out).map(<[u8]>::len),
         &|out| simpleenroll(plain(), enrollment(), token, out).map(<[u8]>::len),
         &|out| simplereenroll(plain(), enrollment(), out).map(<[u8]>::len),
