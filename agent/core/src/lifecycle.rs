@@ -372,8 +372,8 @@ pub struct Machine {
     swept: [bool; 2],
     /// The public key in the candidate slot, while a certificate is being asked for.
     candidate_key: Option<[u8; 32]>,
-    /// How often the present candidate was refused by its peers.
-    prove_refusals: u8,
+    /// How often the present candidate, request or identity, was refused by its peers.
+    refusals: u8,
     renew_wanted: bool,
     decommission_wanted: bool,
     schedule: Option<Schedule>,
@@ -415,7 +415,7 @@ impl Machine {
             active_lost: false,
             swept: [false; 2],
             candidate_key: None,
-            prove_refusals: 0,
+            refusals: 0,
             renew_wanted: false,
             decommission_wanted: false,
             schedule: None,

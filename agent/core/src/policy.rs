@@ -51,8 +51,9 @@ pub const RETRY_AFTER_S_MAX: u32 = 24 * 3600;
 /// The machine looks at everything again at least this often, whatever it waits for.
 pub const IDLE_MS_MAX: u64 = 24 * HOUR_MS;
 
-/// How often a new identity may be refused by its peers before it is given up.
-pub const PROVE_ATTEMPTS_MAX: u8 = 8;
+/// How often a request, or the identity that came of it, may be refused before it is given up and
+/// a new one is drawn. A request can be spent without our knowing: issued, the answer lost, run out.
+pub const REFUSALS_MAX: u8 = 8;
 
 /// The floor moves this far beyond the durable one before it alone is worth a write to flash.
 pub const FLOOR_STEP_S: u64 = 7 * 24 * 3600;

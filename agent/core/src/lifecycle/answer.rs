@@ -137,12 +137,12 @@ impl Machine {
         }
         self.succeeded(step);
         let discarded = self.record.retry.discarded;
-        let failures = discarded.saturating_mul(policy::PROVE_ATTEMPTS_MAX).min(FAILURES_MAX);
+        let failures = discarded.saturating_mul(policy::REFUSALS_MAX).min(FAILURES_MAX);
         self.record.retry = Retry { failures, discarded, not_before: None };
         *self.record.slot_mut(slot) = SlotState::Certified(identity.clone());
         self.time.raise_floor(identity.validity.not_before);
         self.candidate_key = None;
-        self.prove_refusals = 0;
+        self.refusals = 0;
         self.dirty = true;
         let (serial, not_after) = (identity.serial.clone(), identity.validity.not_after);
         self.announcement = Some(Event::Enrolled { slot, serial, not_after });
@@ -184,7 +184,7 @@ impl Machine {
         self.active_lost = false;
         self.renew_wanted = false;
         self.expiry_told = false;
-        self.prove_refusals = 0;
+        self.refusals = 0;
         self.consult_at = now.mono;
         self.dirty = true;
         self.reschedule(None);
@@ -205,8 +205,8 @@ impl Machine {
                 self.active_lost = true;
             }
             (Failure::KeyLost, Step::Enroll(slot, _) | Step::Prove(slot)) => self.discard(slot),
-            (_, Step::Prove(_)) if is_verdict(&failure) => {
-                self.prove_refusals = self.prove_refusals.saturating_add(1);
+            (_, Step::Prove(_) | Step::Enroll(..)) if is_verdict(&failure) => {
+                self.refusals = self.refusals.saturating_add(1);
             }
             _ => {}
         }
@@ -285,15 +285,16 @@ const fn is_plain(step: Step) -> bool {
     matches!(step, Step::Adopt(_) | Step::EraseKey(_) | Step::Persist | Step::Release)
 }
 
-/// Whether a failure of a proof says something about the identity that was to be proven.
+/// Whether a failure says something about the request or the identity that met it, so that
+/// another one may fare better.
 const fn is_verdict(failure: &Failure) -> bool {
     match failure {
         Failure::AnswerMalformed
+        | Failure::CertificateUnfit(_)
         | Failure::OurIdentityRefused
         | Failure::Refused { .. }
         | Failure::WrongCertificateSeen => true,
         Failure::Busy { .. }
-        | Failure::CertificateUnfit(_)
         | Failure::KeyLost
         | Failure::KeyUnavailable
         | Failure::Pending { .. }

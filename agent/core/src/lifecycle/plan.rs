@@ -1,7 +1,7 @@
 //! What next: the comparison of what is with what should be.
 
 use crate::event::Event;
-use crate::policy::{FLOOR_STEP_S, IDLE_MS_MAX, PROVE_ATTEMPTS_MAX, Urgency};
+use crate::policy::{FLOOR_STEP_S, IDLE_MS_MAX, REFUSALS_MAX, Urgency};
 use crate::record::{KeySource, Kind, Request, Slot, SlotState, Standing};
 use crate::time::{Mono, Now, Wall};
 
@@ -124,6 +124,10 @@ impl Machine {
     }
 
     fn settle_candidate(&mut self, slot: Slot, now: Now) {
+        if self.refusals >= REFUSALS_MAX {
+            self.discard(slot);
+            return;
+        }
         let kind = self.kind(now);
         match self.record.slot_mut(slot) {
             SlotState::Requesting(request) => {
@@ -140,7 +144,7 @@ impl Machine {
                 let validity = identity.validity;
                 let wall = self.reading(now).wall;
                 let expired = wall.is_some_and(|wall| validity.is_expired_at(wall));
-                if expired || self.prove_refusals >= PROVE_ATTEMPTS_MAX {
+                if expired {
                     self.discard(slot);
                 }
             }
@@ -154,7 +158,7 @@ impl Machine {
         self.record.retry.discarded = self.record.retry.discarded.saturating_add(1);
         self.swept[slot.index()] = false;
         self.candidate_key = None;
-        self.prove_refusals = 0;
+        self.refusals = 0;
         self.dirty = true;
         self.report(Event::CandidateDiscarded { slot });
     }

@@ -3,7 +3,7 @@
 use super::super::{Action, BrokerProof, Command, Input, Phase, Timer};
 use super::rig::{LIFETIME_S, Rig, identity, serial};
 use crate::event::{Event, Failure, Operation, Unfit};
-use crate::policy::PROVE_ATTEMPTS_MAX;
+use crate::policy::REFUSALS_MAX;
 use crate::record::{Kind, Slot, SlotState};
 
 impl Rig {
@@ -91,7 +91,7 @@ fn a_broker_that_is_away_is_waited_for_while_the_old_identity_is_good() {
     rig.persist();
     assert_eq!(rig.failures_reported(), [(Operation::Prove, Failure::Unreachable)]);
     // Nobody refused it: however often, the new identity is not given up for that.
-    for _ in 0..2 * PROVE_ATTEMPTS_MAX {
+    for _ in 0..2 * REFUSALS_MAX {
         rig.retry();
         if rig.machine.record().active_identity().unwrap().validity.not_after < rig.wall() {
             break;
@@ -120,11 +120,11 @@ fn a_broker_that_is_away_does_not_matter_once_the_old_identity_is_over() {
 #[test]
 fn an_identity_that_its_peers_refuse_is_given_up_after_eight_tries_and_asked_for_anew() {
     let mut rig = Rig::proving(2);
-    for attempt in 1..=PROVE_ATTEMPTS_MAX {
+    for attempt in 1..=REFUSALS_MAX {
         let id = rig.prove_action();
         rig.fail(id, Failure::OurIdentityRefused);
         let kept = rig.machine.record().identity(Slot::B).is_some();
-        assert_eq!(kept, attempt < PROVE_ATTEMPTS_MAX, "attempt {attempt}");
+        assert_eq!(kept, attempt < REFUSALS_MAX, "attempt {attempt}");
         if kept {
             rig.retry();
         }
@@ -140,7 +140,7 @@ fn an_identity_that_its_peers_refuse_is_given_up_after_eight_tries_and_asked_for
     let id = rig.enroll_action();
     rig.answer(Input::Enrolled { id, identity: &identity(3, rig.wall()), server_time: None });
     rig.persist();
-    assert_eq!(rig.durable.retry.failures, PROVE_ATTEMPTS_MAX, "the second one waits longer");
+    assert_eq!(rig.durable.retry.failures, REFUSALS_MAX, "the second one waits longer");
     rig.prove(3, BrokerProof::Connected);
     rig.persist();
     assert_eq!(rig.durable.retry, crate::record::Retry::default());
@@ -149,7 +149,7 @@ fn an_identity_that_its_peers_refuse_is_given_up_after_eight_tries_and_asked_for
 #[test]
 fn the_refusals_of_one_identity_do_not_count_for_the_next() {
     let mut rig = Rig::proving(2);
-    for _ in 1..PROVE_ATTEMPTS_MAX {
+    for _ in 1..REFUSALS_MAX {
         let id = rig.prove_action();
         rig.fail(id, Failure::AnswerMalformed);
         rig.retry();
@@ -185,7 +185,7 @@ fn only_verdicts_on_the_identity_count_against_it() {
         verdicts.map(|failure| (failure, true)).into_iter().chain(others.map(|f| (f, false)))
     {
         let mut rig = Rig::proving(2);
-        for _ in 0..PROVE_ATTEMPTS_MAX {
+        for _ in 0..REFUSALS_MAX {
             let id = rig.prove_action();
             rig.fail(id, failure.clone());
             if rig.machine.record().identity(Slot::B).is_some() {
@@ -254,4 +254,32 @@ fn a_power_cut_while_asking_asks_again_by_the_same_name() {
     assert_eq!(again.key(2), Slot::B);
     let Some(Action::Enroll { request, .. }) = again.next() else { panic!() };
     assert_eq!(SlotState::Requesting(request), asked);
+}
+
+#[test]
+fn a_request_that_is_refused_eight_times_is_given_up_for_another_name_and_key() {
+    let refused = Failure::Refused { status: 409, reason: heapless::String::new() };
+    let unfit = Failure::CertificateUnfit(Unfit::Form);
+    for (failure, counts) in [(refused, true), (unfit, true), (Failure::Unreachable, false)] {
+        let mut rig = Rig::renewing(2);
+        let before = rig.durable.slot(Slot::B).clone();
+        for attempt in 1..=REFUSALS_MAX {
+            assert_eq!(rig.machine.record().slot(Slot::B), &before, "attempt {attempt}");
+            let id = rig.enroll_action();
+            rig.fail(id, failure.clone());
+            if attempt < REFUSALS_MAX {
+                rig.retry();
+            }
+        }
+        assert_eq!(rig.machine.record().names(Slot::B), !counts, "{failure:?}");
+        if counts {
+            rig.persist();
+            rig.erase(Slot::B);
+            rig.persist();
+            assert!(matches!(rig.durable.slot(Slot::B), SlotState::Requesting(_)));
+            assert_ne!(rig.durable.slot(Slot::B), &before);
+            rig.retry();
+            rig.key(3);
+        }
+    }
 }
