@@ -396,3 +396,6 @@ impl fmt::Display for CsrError {
 }
 
 impl std::error::Error for CsrError {}
+
+#[cfg(test)]
+mod tests;

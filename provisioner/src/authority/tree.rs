@@ -7,7 +7,7 @@ use std::fmt;
 
 use fleetcert_core::time::Wall;
 use p256::SecretKey;
-use pkcs8::{EncodePrivateKey, LineEnding, PrivateKeyInfo, SecretDocument, pkcs5::pbes2};
+use pkcs8::{EncodePrivateKey, LineEnding, PrivateKeyInfo, SecretDocument, pkcs5::{pbes2, scrypt}};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod,
     KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
@@ -85,6 +85,13 @@ pub const PASSPHRASE_LEN_MIN: usize = 12;
 /// Characters of an organisation, at most (RFC 5280 appendix A.1, `ub-organization-name`).
 pub const ORGANISATION_LEN_MAX: usize = 64;
 
+/// The cost of a guess at the passphrase: five times 16 MiB of memory. More memory at once is more
+/// than openssl takes by default, and a key in a drawer must open with what is at hand.
+const SCRYPT_LOG_N: u8 = 14;
+const SCRYPT_R: u32 = 8;
+const SCRYPT_P: u32 = 5;
+const SCRYPT_KEY_LEN: usize = 32;
+
 /// How often a private key is drawn: one draw in 2^32 is outside the group's order, so that a
 /// second miss means a source of randomness that is none.
 const KEY_DRAWS_MAX: usize = 3;
@@ -102,22 +109,43 @@ pub fn create(
     rng: &mut dyn Random,
 ) -> Result<NewTree, TreeError> {
     check(settings, passphrase)?;
+    let grown = grow(kind, settings, now, rng)?;
+    Ok(NewTree {
+        kind,
+        root_certificate: grown.root_certificate,
+        root_key_encrypted_pem: encrypt(&grown.root_key, passphrase, rng)?,
+        issuing_certificate: grown.issuing_certificate,
+        issuing_key_pem: key_to_pem(&grown.issuing_key)?,
+    })
+}
+
+/// A tree with its keys as they are.
+pub(crate) struct Grown {
+    root_key: Zeroizing<Vec<u8>>,
+    root_certificate: Vec<u8>,
+    pub(crate) issuing_key: Zeroizing<Vec<u8>>,
+    pub(crate) issuing_certificate: Vec<u8>,
+}
+
+pub(crate) fn grow(
+    kind: TreeKind,
+    settings: &TreeSettings,
+    now: Wall,
+    rng: &mut dyn Random,
+) -> Result<Grown, TreeError> {
     let (root_key, issuing_key) = (key(rng)?, key(rng)?);
-    let root_key_encrypted_pem = encrypt(&root_key, passphrase, rng)?;
-    let root_signer = signer(&root_key)?;
-    let issuing_signer = signer(&issuing_key)?;
+    let (root_signer, issuing_signer) = (signer(&root_key)?, signer(&issuing_key)?);
     let root = params(kind, Level::Root, settings, &root_signer, now, rng)?;
     let issuing = params(kind, Level::Issuing, settings, &issuing_signer, now, rng)?;
     let root_certificate = root.self_signed(&root_signer).map_err(TreeError::Builder)?;
     let root_issuer = Issuer::from_params(&root, &root_signer);
     let issuing_certificate =
         issuing.signed_by(&issuing_signer, &root_issuer).map_err(TreeError::Builder)?;
-    Ok(NewTree {
-        kind,
+    Ok(Grown {
+        root_key,
         root_certificate: root_certificate.der().to_vec(),
-        root_key_encrypted_pem,
+        issuing_key,
         issuing_certificate: issuing_certificate.der().to_vec(),
-        issuing_key_pem: key_to_pem(&issuing_key)?,
     })
 }
 
@@ -233,7 +261,9 @@ fn encrypt(
     let (mut salt, mut iv) = ([0; 16], [0; 16]);
     rng.fill(&mut salt);
     rng.fill(&mut iv);
-    let scrypt = pbes2::Parameters::scrypt_aes256cbc(Default::default(), &salt, &iv);
+    let scrypt = scrypt::Params::new(SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P, SCRYPT_KEY_LEN);
+    let scrypt = scrypt.map_err(|_| TreeError::Encryption)?;
+    let scrypt = pbes2::Parameters::scrypt_aes256cbc(scrypt, &salt, &iv);
     let key = PrivateKeyInfo::try_from(key).map_err(|_| TreeError::Encryption)?;
     let encrypted = key
         .encrypt_with_params(scrypt.map_err(|_| TreeError::Encryption)?, passphrase)
