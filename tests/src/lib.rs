@@ -8,3 +8,5 @@
 //! decides for the code under test finds only its own mistakes; what it adds is faults, and
 //! checkers that look from outside.
 #![forbid(unsafe_code)]
+
+pub mod lab;
