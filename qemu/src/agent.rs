@@ -99,6 +99,12 @@ impl Agent {
         Ok(())
     }
 
+    /// Its process number while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Takes it away, as a power cut would.
     pub fn kill(&mut self) {
         self.process = None;

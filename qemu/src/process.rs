@@ -72,6 +72,12 @@ impl Process {
         Err(ended(&self.name, status, &self.log))
     }
 
+    /// Its number, for looking at it through the kernel.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Stops it where it is, as a machine that hangs. Undone by [`Process::thaw`].
     pub fn freeze(&self) {
         if self.collected.is_none() {

@@ -87,6 +87,12 @@ impl Provisioner {
         self.process = None;
     }
 
+    /// Its process number while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Stops it in the middle of whatever it does.
     pub fn freeze(&self) {
         self.process.iter().for_each(Process::freeze);

@@ -1,0 +1,96 @@
+//! `fleet-load`: how fast and how dear a real provisioner issues. See `docs/performance.md`.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::process::ExitCode;
+
+use clap::Parser;
+use fleetcert_rig::programs::Programs;
+use fleetcert_rig::provisioner::{Provisioner, Terms};
+use fleetcert_rig::wait::Stop;
+use fleetcert_rig::workplace::Workplace;
+use fleetcert_tests::load::client::{Device, LoadError, Target};
+use fleetcert_tests::load::plan::{Connections, reenroll};
+use fleetcert_tests::load::server::Watched;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::json;
+
+/// Puts load on a provisioner of its own, in a temporary folder, on loopback.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Devices that ask at the same time.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    clients: u32,
+    /// Certificates to be issued, the devices' first ones not counted.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
+    certificates: u64,
+    /// A full TLS handshake for each certificate.
+    #[arg(long)]
+    new_connections: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(report) => {
+            say(&report);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<String, LoadError> {
+    let place = Workplace::new()?;
+    let terms = Terms { trust_domain: "load.example", device_lifetime_s: 86_400 };
+    let mut provisioner = Provisioner::install(&Programs::beside_ourselves()?, &place, terms)?;
+    provisioner.start(&Stop::default())?;
+    let watched = Watched::new(provisioner.pid().ok_or("the provisioner does not run")?);
+    let idle = watched.usage()?;
+    let target = Target {
+        host: provisioner.url().trim_start_matches("https://").to_owned(),
+        root: CertificateDer::from_pem_file(provisioner.server_root())?,
+    };
+    let mut devices = Vec::new();
+    for n in 0..arguments.clients {
+        let (id, token) = (format!("load-{n}"), place.join(format!("token-{n}")));
+        provisioner.admit(&id, &token)?;
+        let mut device = Device::new(&id, &target)?;
+        device.enroll(fs::read_to_string(&token)?.trim())?;
+        devices.push(device);
+    }
+    let connections =
+        if arguments.new_connections { Connections::New } else { Connections::KeptAlive };
+    let before = watched.usage()?;
+    let outcome = reenroll(&mut devices, arguments.certificates, connections)?;
+    let after = watched.usage()?;
+    let cpu_ms = (after.cpu_ms - before.cpu_ms) as f64 / outcome.issued as f64;
+    Ok(json!({
+        "schema": 1,
+        "clients": arguments.clients,
+        "new_connections": arguments.new_connections,
+        "issued": outcome.issued,
+        "per_second": outcome.rate().round(),
+        "server_cpu_ms_each": (cpu_ms * 1000.0).round() / 1000.0,
+        "p50_ms": outcome.quantile(0.5).as_secs_f64() * 1000.0,
+        "p99_ms": outcome.quantile(0.99).as_secs_f64() * 1000.0,
+        "rss_idle_kib": idle.rss_kib,
+        "rss_peak_kib": after.rss_peak_kib,
+        "threads": after.threads,
+    })
+    .to_string())
+}
+
+#[expect(clippy::print_stdout, reason = "the report is what the program is for")]
+fn say(report: &str) {
+    println!("{report}");
+}
+
+#[expect(clippy::print_stderr, reason = "there is no other place to say it")]
+fn complain(error: &dyn std::error::Error) {
+    eprintln!("fleet-load: {error}");
+}
