@@ -1,7 +1,9 @@
 use crate::{
     authority::der::{INTEGER, SEQUENCE, element},
     csr::{AltNames, CSR_LEN_MAX, Csr, CsrError, DirectoryName, KeyKind},
-    testing::{csr, csr_of, extension_request, key_pair, public, signed, subject, subject_of, uri_name},
+    testing::{
+        csr, csr_of, extension_request, key_pair, public, signed, subject, subject_of, uri_name,
+    },
 };
 use rcgen::PublicKeyData;
 
@@ -181,7 +183,10 @@ fn subjects_are_compared_rdn_by_rdn_and_not_as_text() {
 #[test]
 fn a_common_name_that_is_no_text_is_refused() {
     let key = key_pair(7);
-    assert_eq!(Csr::verify(&csr_of(&key, &subject_of(0x1e, &[(3, "a")]), &[])), Err(CsrError::Malformed));
+    assert_eq!(
+        Csr::verify(&csr_of(&key, &subject_of(0x1e, &[(3, "a")]), &[])),
+        Err(CsrError::Malformed)
+    );
 }
 
 #[test]

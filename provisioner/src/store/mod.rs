@@ -33,6 +33,9 @@ use crate::{
 pub mod memory;
 pub mod sqlite;
 
+#[cfg(test)]
+mod conformance;
+
 /// The name that a device gave one of its requests.
 pub type RequestId = [u8; REQUEST_ID_LEN];
 
