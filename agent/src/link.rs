@@ -30,6 +30,9 @@ pub struct Publication {
 /// Why a message was not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishFailure {
+    /// The topic is no place where a device speaks, or the payload is longer than
+    /// [`PAYLOAD_LEN_MAX`].
+    Malformed,
     /// This device speaks to no broker.
     NotConfigured,
     /// So many messages wait already that this one was not taken.
@@ -43,7 +46,7 @@ impl PublishFailure {
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         match self {
-            Self::NotConfigured => false,
+            Self::Malformed | Self::NotConfigured => false,
             Self::QueueFull | Self::Unacknowledged => true,
         }
     }
@@ -52,6 +55,7 @@ impl PublishFailure {
 impl fmt::Display for PublishFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Malformed => "expected event, state, result or data/… and at most 32 KiB",
             Self::NotConfigured => "no broker is configured",
             Self::QueueFull => "too many messages wait for the broker",
             Self::Unacknowledged => "the broker did not acknowledge in time",

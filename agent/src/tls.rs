@@ -169,6 +169,12 @@ impl Client {
         self.certificate.as_deref() == Some(certificate)
     }
 
+    /// Whether it shows the same certificate as another; none is no identity.
+    #[must_use]
+    pub fn is_same_identity(&self, other: &Self) -> bool {
+        other.certificate.as_deref().is_some_and(|certificate| self.shows(certificate))
+    }
+
     /// Whether a handshake waits for a key store that answers in more than a few milliseconds.
     pub(crate) const fn is_slow(&self) -> bool {
         self.is_slow
