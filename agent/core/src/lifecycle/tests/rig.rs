@@ -12,6 +12,9 @@ use crate::time::{Mono, Now, Validity, Wall};
 /// When the tests' world begins.
 pub(super) const START: Wall = Wall(1_800_000_000);
 
+/// No story takes more actions; a machine that runs hot fails instead of hanging.
+const POLLS_MAX: u32 = 1_000;
+
 /// Ninety days.
 pub(super) const LIFETIME_S: u64 = 90 * 86_400;
 
@@ -28,6 +31,7 @@ pub(super) struct Rig {
     /// The record as storage last acknowledged it.
     pub(super) durable: Record,
     pub(super) policy: Policy,
+    polled: u32,
 }
 
 pub(super) fn device() -> DeviceId {
@@ -65,7 +69,8 @@ impl Rig {
 
     pub(super) fn boot_with(policy: Policy, record: Record, now: Now) -> Self {
         let machine = Machine::new(policy, device(), record.clone(), [7; 32], now);
-        let mut rig = Self { machine, now, events: StdVec::new(), durable: record, policy };
+        let mut rig =
+            Self { machine, now, events: StdVec::new(), durable: record, policy, polled: 0 };
         rig.tick();
         rig
     }
@@ -97,6 +102,8 @@ impl Rig {
     /// The next action that wants an answer; reports are kept.
     pub(super) fn next(&mut self) -> Option<Action> {
         loop {
+            self.polled += 1;
+            assert!(self.polled < POLLS_MAX, "the machine runs hot");
             match self.machine.poll()? {
                 Action::Report(event) => self.events.push(event),
                 action => return Some(action),
