@@ -89,7 +89,8 @@ fn a_first_enrollment_carries_token_name_and_request() {
 fn a_further_enrollment_is_authenticated_by_its_connection() {
     let mut buffer = [0; 512];
     let expected = format!(
-        "POST /.well-known/est/simplereenroll HTTP/1.1\r\nHost: ca.example:8443\r\n{ENROLLMENT_TAIL}"
+        "POST /.well-known/est/simplereenroll HTTP/1.1\r\nHost: ca.example:8443\r\n\
+        {ENROLLMENT_TAIL}"
     );
     assert_eq!(text(simplereenroll(plain(), enrollment(), &mut buffer)), expected);
 }

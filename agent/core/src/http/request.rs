@@ -208,6 +208,7 @@ impl core::error::Error for RequestError {}
 
 #[cfg(test)]
 mod tests {
+    use std::format;
     use std::string::ToString;
     use std::vec;
 
@@ -253,6 +254,17 @@ mod tests {
         let request = RequestWriter::new(Method::Post, "a", "/", &mut buffer).unwrap();
         let expected = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(request.finish().unwrap(), expected);
+    }
+
+    #[test]
+    fn every_length_is_written_in_decimal() {
+        for len in [1, 9, 10, 11, 99, 100, 909, 1000] {
+            let mut buffer = [0; 2000];
+            let request = RequestWriter::new(Method::Post, "a", "/", &mut buffer).unwrap();
+            let request = request.finish_with(len, |_| Some(len)).unwrap();
+            let line = format!("\r\nContent-Length: {len}\r\n\r\n");
+            assert!(request[..request.len() - len].ends_with(line.as_bytes()));
+        }
     }
 
     #[test]

@@ -108,9 +108,10 @@ fn a_public_key_that_is_not_one_sequence_is_refused() {
 #[test]
 fn a_buffer_one_octet_too_small_is_refused_with_both_sizes() {
     let info = 113 + 2;
-    let mut small = [0; 114];
+    let mut small = [0xee; 114];
     let error = UnsignedRequest::new(&id("gw-1"), &spki(), b"", &mut small).unwrap_err();
     assert_eq!(error, CsrError::Buffer { found: info - 1, needed: info });
+    assert_eq!(small, [0xee; 114], "a buffer that is too small is left as it was");
 
     let signature = P256Signature::from_raw(&[1; 64]).unwrap();
     let needed = info + 12 + 2 + 1 + signature.as_der().len() + 3;

@@ -84,6 +84,7 @@ fn a_chunked_body_is_decoded_where_it_stands() {
 fn a_body_without_a_length_ends_with_the_connection() {
     assert_eq!(ok("", "hello"), Ok((200, b"hello".to_vec(), true)));
     assert_eq!(ok("", ""), Ok((200, Vec::new(), true)));
+    assert_eq!(ok("Connection: close\r\n", "hello"), Ok((200, b"hello".to_vec(), true)));
 }
 
 #[test]
