@@ -161,3 +161,6 @@ impl fmt::Debug for Basic {
         f.debug_struct("Basic").field("user", &self.user).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -490,3 +490,43 @@ fn a_closed_store_says_so_and_a_missing_directory_is_an_io_error() {
         assert!(matches!(SqliteStore::open(&nowhere).await, Err(StoreError::Io { .. })));
     });
 }
+
+#[test]
+fn concurrent_writers_share_commits_and_a_lone_one_has_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    block_on(async {
+        let store = SqliteStore::open(&directory.path().join("test.db")).await.unwrap();
+        let write = |n: u64| {
+            let id = device(&format!("gw-{n}"));
+            let change = Change::Device(Device::expected(id, name("tokens"), NOW));
+            let decide =
+                move |_: &View| Verdict { changes: vec![change.clone()], ..Verdict::new(()) };
+            store.transact(Scope::default(), decide)
+        };
+        for n in 0..20 {
+            write(n).await.unwrap();
+        }
+        assert_eq!(store.commits(), 20);
+        let executor = smol::LocalExecutor::new();
+        let clients: Vec<_> = (0..32)
+            .map(|client| {
+                let write = &write;
+                executor.spawn(async move {
+                    for n in 0..20 {
+                        write(client * 100 + n).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        executor
+            .run(async {
+                for client in clients {
+                    client.await;
+                }
+            })
+            .await;
+        // The budget: 0.15 of a disk sync for each acknowledged write of 32 clients.
+        let shared = store.commits() - 20;
+        assert!(shared <= 32 * 20 * 15 / 100, "{shared} commits for 640 writes");
+    });
+}

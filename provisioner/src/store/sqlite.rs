@@ -21,7 +21,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -68,6 +68,7 @@ pub struct SqliteStore {
     jobs: Sender<Box<dyn Job>>,
     readers: Arc<[Mutex<SqliteConnection>; READERS]>,
     next_reader: Arc<AtomicUsize>,
+    commits: Arc<AtomicU64>,
     stopped: Receiver<()>,
 }
 
@@ -132,13 +133,16 @@ impl SqliteStore {
             [Mutex::new(connect(path, true).await?), Mutex::new(connect(path, true).await?)];
         let (jobs, queue) = bounded(QUEUE_LEN_MAX);
         let (running, stopped) = bounded(1);
+        let commits = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&commits);
         let work = move || {
-            smol::block_on(serve(writer, queue));
+            smol::block_on(serve(writer, queue, &counter));
             drop(running);
         };
         let thread = thread::Builder::new().name("store-writer".into()).spawn(work);
         thread.map_err(|error| StoreError::Io { cause: error.to_string() })?;
-        Ok(Self { jobs, readers: Arc::new(readers), next_reader: Arc::default(), stopped })
+        let readers = Arc::new(readers);
+        Ok(Self { jobs, readers, next_reader: Arc::default(), commits, stopped })
     }
 
     /// Waits until everything that was accepted is durable, and closes the file. Clones of this
@@ -147,6 +151,12 @@ impl SqliteStore {
         self.jobs.close();
         // The writer drops its end, and sends nothing, when it has closed its connection.
         let _ = self.stopped.recv().await;
+    }
+
+    /// How many commits there were since the store was opened; each cost one disk sync.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     async fn reader(&self) -> smol::lock::MutexGuard<'_, SqliteConnection> {
@@ -237,28 +247,39 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
 }
 
 /// The writer: until the queue is closed and empty.
-async fn serve(mut connection: SqliteConnection, queue: Receiver<Box<dyn Job>>) {
+async fn serve(
+    mut connection: SqliteConnection,
+    queue: Receiver<Box<dyn Job>>,
+    commits: &AtomicU64,
+) {
     while let Ok(first) = queue.recv().await {
         let mut group = vec![first];
         while group.len() < GROUP_LEN_MAX {
             let Ok(next) = queue.try_recv() else { break };
             group.push(next);
         }
-        write_group(&mut connection, group).await;
+        write_group(&mut connection, group, commits).await;
     }
     // The log is in order whether or not the last checkpoint of closing succeeds.
     let _ = connection.close().await;
 }
 
-async fn write_group(connection: &mut SqliteConnection, mut group: Vec<Box<dyn Job>>) {
+async fn write_group(
+    connection: &mut SqliteConnection,
+    mut group: Vec<Box<dyn Job>>,
+    commits: &AtomicU64,
+) {
     match write::commit(connection, &mut group).await {
-        Ok(reserved) => settle(group, reserved),
+        Ok(reserved) => {
+            commits.fetch_add(1, Ordering::Relaxed);
+            settle(group, reserved);
+        }
         Err(error) if group.len() == 1 => {
             group.into_iter().for_each(|job| job.settle(Err(error.clone())));
         }
         Err(_) => {
             for job in group {
-                Box::pin(write_group(connection, vec![job])).await;
+                Box::pin(write_group(connection, vec![job], commits)).await;
             }
         }
     }
