@@ -42,6 +42,15 @@ pub const THREADS: usize = 2;
 /// Threads that serve connections, at most.
 const THREADS_LIMIT: usize = 64;
 
+/// Seconds between two recoveries of one device when nothing is said.
+pub const RECOVERY_INTERVAL_S: u64 = 600;
+
+/// Seconds after which a device that waits for approval asks again when nothing is said.
+pub const RETRY_AFTER_S: u32 = 60;
+
+/// Seconds that such a device may be told to wait, at most: an hour. Its operator is waiting too.
+const RETRY_AFTER_S_MAX: u64 = 3_600;
+
 /// The group of a device of which nothing is said.
 pub const DEFAULT_GROUP: &str = "default";
 
@@ -125,7 +134,7 @@ pub enum Policy {
 }
 
 /// One group of devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
     /// What a first contact has to show.
@@ -134,6 +143,15 @@ pub struct Group {
     /// them an operator approves. Zero: an operator always does.
     #[serde(default)]
     pub recovery_window_s: u64,
+    /// Seconds between two such recoveries of one device, at least.
+    #[serde(default = "default_recovery_interval_s")]
+    pub recovery_interval_s: u64,
+    /// Seconds after which a device that waits for approval asks again.
+    #[serde(default = "default_retry_after_s")]
+    pub retry_after_s: u32,
+    /// The domain of the DNS names `<id>.<domain>` in certificates; none when missing.
+    #[serde(default)]
+    pub dns_domain: Option<String>,
     /// Seconds of a certificate's life in this group; the device profile's when missing.
     #[serde(default)]
     pub lifetime_s: Option<u64>,
@@ -202,8 +220,29 @@ const fn default_backdate_s() -> u64 {
 }
 
 fn default_groups() -> BTreeMap<String, Group> {
-    let group = Group { policy: Policy::Token, recovery_window_s: 0, lifetime_s: None };
-    BTreeMap::from([(DEFAULT_GROUP.to_owned(), group)])
+    BTreeMap::from([(DEFAULT_GROUP.to_owned(), Group::default())])
+}
+
+const fn default_recovery_interval_s() -> u64 {
+    RECOVERY_INTERVAL_S
+}
+
+const fn default_retry_after_s() -> u32 {
+    RETRY_AFTER_S
+}
+
+impl Default for Group {
+    /// A token for the first contact, an operator for everything unusual.
+    fn default() -> Self {
+        Self {
+            policy: Policy::Token,
+            recovery_window_s: 0,
+            recovery_interval_s: RECOVERY_INTERVAL_S,
+            retry_after_s: RETRY_AFTER_S,
+            dns_domain: None,
+            lifetime_s: None,
+        }
+    }
 }
 
 impl Default for Crl {
@@ -231,7 +270,16 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text =
             read_limited(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
+        Self::from_text(&text, path)
+    }
+
+    /// As [`Config::read`], with the text that is at `path`, or will be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::read`].
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text).map_err(|source| ConfigError::Syntax {
             path: path.into(),
             source: Box::new(source),
         })?;
@@ -255,7 +303,10 @@ impl Config {
         range("connections_max", self.connections_max as u64, 1, CONNECTIONS_LIMIT as u64)?;
         for group in self.groups.values() {
             lifetime("groups.*.lifetime_s", group.lifetime_s.unwrap_or(LIFETIME_S_MIN))?;
+            range("groups.*.retry_after_s", group.retry_after_s.into(), 1, RETRY_AFTER_S_MAX)?;
             range("groups.*.recovery_window_s", group.recovery_window_s, 0, LIFETIME_S_MAX)?;
+            let interval_s = group.recovery_interval_s;
+            range("groups.*.recovery_interval_s", interval_s, 0, LIFETIME_S_MAX)?;
         }
         for (label, Label { group }) in &self.labels {
             if !self.groups.contains_key(group) {

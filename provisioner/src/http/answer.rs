@@ -37,12 +37,15 @@ pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 /// The messages of `fleetcert_core::wire`.
 pub(crate) const POSTCARD: HeaderValue = HeaderValue::from_static(fleetcert_core::wire::MEDIA_TYPE);
 
+/// A field of MIME that HTTP does not have (RFC 9112 §B.5) and EST does (RFC 7030 §4.1.3).
+const TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
+
 /// Text for people.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// An answer in the making.
 #[derive(Debug)]
-pub(crate) struct Answer(Response<Full<Bytes>>);
+pub(crate) struct Answer(Box<Response<Full<Bytes>>>);
 
 impl Answer {
     /// 200 with a body.
@@ -53,7 +56,7 @@ impl Answer {
     /// A refusal: status, reason code `[a-z0-9-]{1,32}`, and what an operator should know.
     pub(crate) fn refusal(status: StatusCode, code: &'static str, text: &str) -> Self {
         let mut answer = Self::new(status, TEXT, format!("{text}\n").into_bytes());
-        // hyper takes names in lower case only when they are static.
+        // Written as the specification writes it, the name is not in the form of a static one.
         if let Ok(name) = HeaderName::try_from(REASON_HEADER) {
             answer = answer.with(name, HeaderValue::from_static(code));
         }
@@ -78,7 +81,18 @@ impl Answer {
     fn new(status: StatusCode, content_type: HeaderValue, body: Vec<u8>) -> Self {
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = status;
-        Self(response).with(CONTENT_TYPE, content_type)
+        Self(Box::new(response)).with(CONTENT_TYPE, content_type)
+    }
+
+    /// 202: the same request again later (RFC 7030 §4.2.3).
+    pub(crate) fn pending(text: &str) -> Self {
+        Self::new(StatusCode::ACCEPTED, TEXT, format!("{text}\n").into_bytes())
+    }
+
+    /// Says that the body is base64. Readers have to ignore it (RFC 8951 §3.1); those that do not
+    /// expect it.
+    pub(crate) fn in_base64(self) -> Self {
+        self.with(TRANSFER_ENCODING, HeaderValue::from_static("base64"))
     }
 
     /// Adds a header field.
@@ -113,7 +127,7 @@ impl Answer {
 
     /// The response, dated: devices without a clock take the time from here.
     pub(crate) fn at(self, now: Wall) -> Response<Full<Bytes>> {
-        self.with_text(DATE, &http_date(now)).0
+        *self.with_text(DATE, &http_date(now)).0
     }
 
     /// The status.

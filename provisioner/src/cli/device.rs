@@ -1,0 +1,179 @@
+//! `device …`: the inventory.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use fleetcert_core::device_id::DeviceId;
+
+use super::{DeviceCommand, Failure, Format, output};
+use crate::{
+    clock::{Clock, SystemClock, rfc3339},
+    installation::Installation,
+    inventory::{Device, Status},
+    store::{PAGE_LEN_MAX, Scope, Store, StoreError, StoredCertificate},
+};
+
+/// Certificates that `device show` shows, newest first.
+const SHOWN_CERTIFICATES: u32 = 20;
+
+pub(super) async fn run(config: &Path, command: DeviceCommand) -> Result<(), Failure> {
+    let installation = Installation::open(config).await?;
+    let (now, operator) = (SystemClock.wall(), output::operator());
+    let provisioner = &installation.provisioner;
+    match command {
+        DeviceCommand::Add { id, group } => {
+            let device = provisioner.add_device(id, group, &operator, now).await?;
+            let text = format!("{} added to group {}\n", device.id, device.group);
+            output::print(&text);
+        }
+        DeviceCommand::Approve { id, key } => {
+            let device = provisioner.approve(id, key, &operator, now).await?;
+            output::print(&format!(
+                "{} approved; it gets its certificate when it asks\n",
+                device.id
+            ));
+        }
+        DeviceCommand::List(format) => list(provisioner.store(), format).await?,
+        DeviceCommand::Reject { id } => {
+            let device = provisioner.reject(id, &operator, now).await?;
+            output::print(&format!("{} turned down\n", device.id));
+        }
+        DeviceCommand::Revoke { id, reason } => {
+            let device = provisioner.revoke(id, reason, &operator, now).await?;
+            provisioner.crl(now, true).await?;
+            output::print(&format!(
+                "{} revoked, here at once; brokers know when they have the new list: `crl write`\n",
+                device.id
+            ));
+        }
+        DeviceCommand::Show { id, format } => show(provisioner.store(), id, format).await?,
+    }
+    provisioner.store().close().await;
+    Ok(())
+}
+
+async fn list(store: &impl Store, format: Format) -> Result<(), Failure> {
+    let devices = all(store).await?;
+    if format.json {
+        let devices: Vec<Value> = devices.iter().map(json_of).collect();
+        output::print_json(&json!({ "schema": output::SCHEMA, "devices": devices }));
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = devices.iter().map(row).collect();
+    let head = ["DEVICE", "GROUP", "STATUS", "EXPIRES", "LAST SEEN"];
+    output::print(&output::table(&head, &rows));
+    Ok(())
+}
+
+async fn all(store: &impl Store) -> Result<Vec<Device>, StoreError> {
+    let mut devices: Vec<Device> = Vec::new();
+    loop {
+        let after = devices.last().map(|device| device.id.clone());
+        let page = store.devices(after, PAGE_LEN_MAX).await?;
+        let is_last = page.len() < PAGE_LEN_MAX as usize;
+        devices.extend(page);
+        if is_last {
+            return Ok(devices);
+        }
+    }
+}
+
+async fn show(store: &impl Store, id: DeviceId, format: Format) -> Result<(), Failure> {
+    let view = store.view(Scope { device: Some(id.clone()), ..Scope::default() }).await?;
+    let device = view.device.ok_or_else(|| Failure::DeviceUnknown(id.clone()))?;
+    let certificates = store.certificates(id, SHOWN_CERTIFICATES).await?;
+    if format.json {
+        let certificates: Vec<Value> = certificates.iter().map(json_of_certificate).collect();
+        output::print_json(&json!({
+            "schema": output::SCHEMA,
+            "device": json_of(&device),
+            "certificates": certificates,
+        }));
+        return Ok(());
+    }
+    output::print(&text_of(&device));
+    let rows: Vec<Vec<String>> = certificates.iter().map(row_of_certificate).collect();
+    let head = ["SERIAL", "FROM", "UNTIL", "REVOKED"];
+    output::print(&output::table(&head, &rows));
+    Ok(())
+}
+
+const fn status(device: &Device) -> &'static str {
+    match device.status {
+        Status::Active => "active",
+        Status::Expected => "expected",
+        Status::Pending => "pending",
+        Status::Revoked => "revoked",
+    }
+}
+
+fn row(device: &Device) -> Vec<String> {
+    let waits = device.approval.is_some_and(|approval| approval.approved_at.is_none());
+    let status = format!("{}{}", status(device), if waits { ", key waits" } else { "" });
+    vec![
+        device.id.as_str().to_owned(),
+        device.group.as_str().to_owned(),
+        status,
+        output::time_or_dash(device.not_after),
+        output::time_or_dash(device.last_seen_at),
+    ]
+}
+
+fn text_of(device: &Device) -> String {
+    let mut text = format!("{}: group {}, {}\n", device.id, device.group, status(device));
+    text += &format!("entered {}, ", rfc3339(device.created_at));
+    text += &format!("last seen {}\n", output::time_or_dash(device.last_seen_at));
+    if let Some(approval) = device.approval {
+        let state = match approval.approved_at {
+            Some(at) => format!("approved {}", rfc3339(at)),
+            None => format!("waits since {}", rfc3339(approval.asked_at)),
+        };
+        text += &format!("key {} {state}\n", approval.key);
+    }
+    if let Some((at, reason)) = device.revoked {
+        text += &format!("revoked {}: {}\n", rfc3339(at), reason.name());
+    }
+    text
+}
+
+fn json_of(device: &Device) -> Value {
+    json!({
+        "id": device.id.as_str(),
+        "group": device.group.as_str(),
+        "status": status(device),
+        "createdAt": rfc3339(device.created_at),
+        "lastSeenAt": device.last_seen_at.map(rfc3339),
+        "recoveredAt": device.recovered_at.map(rfc3339),
+        "serial": device.serial.map(|serial| serial.to_string()),
+        "notAfter": device.not_after.map(rfc3339),
+        "approval": device.approval.map(|approval| json!({
+            "key": approval.key.to_string(),
+            "askedAt": rfc3339(approval.asked_at),
+            "approvedAt": approval.approved_at.map(rfc3339),
+        })),
+        "revoked": device.revoked.map(|(at, reason)| json!({
+            "at": rfc3339(at),
+            "reason": reason.name(),
+        })),
+    })
+}
+
+fn row_of_certificate(certificate: &StoredCertificate) -> Vec<String> {
+    vec![
+        certificate.serial.to_string(),
+        rfc3339(certificate.validity.not_before),
+        rfc3339(certificate.validity.not_after),
+        output::time_or_dash(certificate.revoked.map(|(at, _)| at)),
+    ]
+}
+
+fn json_of_certificate(certificate: &StoredCertificate) -> Value {
+    json!({
+        "serial": certificate.serial.to_string(),
+        "key": certificate.key.to_string(),
+        "notBefore": rfc3339(certificate.validity.not_before),
+        "notAfter": rfc3339(certificate.validity.not_after),
+        "revokedAt": certificate.revoked.map(|(at, _)| rfc3339(at)),
+    })
+}
