@@ -172,13 +172,13 @@ impl Status {
         let missing = || RigError::Answer {
             from: "fleetcert-agent status",
             found: answer.to_string(),
-            expected: "phase and key_backend",
+            expected: "phase and key.backend",
         };
         Ok(Self {
             phase: text("/phase").ok_or_else(missing)?,
             serial: text("/identity/serial"),
             last_failure: text("/last_failure/cause"),
-            key_backend: text("/key_backend").ok_or_else(missing)?,
+            key_backend: text("/key/backend").ok_or_else(missing)?,
         })
     }
 }
