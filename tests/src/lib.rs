@@ -9,5 +9,10 @@
 //! checkers that look from outside.
 #![forbid(unsafe_code)]
 
+pub mod check;
+pub mod event_log;
+pub mod fleet;
 pub mod lab;
 pub mod load;
+pub mod recorder;
+pub mod sim;
