@@ -327,11 +327,19 @@ impl PartialEq for DirectoryName {
 }
 
 impl AltNames {
-    /// Reads the DER of `GeneralNames`, whole.
+    /// Reads the DER of `GeneralNames`, whole. None at all is no such thing (RFC 5280 §4.2.1.6),
+    /// but it is what strongSwan writes for a name that it cannot encode.
     #[must_use]
     pub fn parse(der: &[u8]) -> Option<Self> {
-        let names = elements(content(SEQUENCE, der)?)?;
-        (!names.is_empty()).then(|| Self(der.to_vec()))
+        elements(content(SEQUENCE, der)?)?;
+        Some(Self(der.to_vec()))
+    }
+
+    /// Whether each of them is among `others`.
+    #[must_use]
+    pub fn are_among(&self, others: &Self) -> bool {
+        let (Some(own), Some(others)) = (self.sorted(), others.sorted()) else { return false };
+        own.iter().all(|name| others.binary_search(name).is_ok())
     }
 
     fn sorted(&self) -> Option<Vec<&[u8]>> {

@@ -31,3 +31,6 @@ pub use self::{
     profile::{Identity, Profile},
     serial::Serial,
 };
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,10 @@ use std::fmt;
 
 use fleetcert_core::time::Wall;
 use p256::SecretKey;
-use pkcs8::{EncodePrivateKey, LineEnding, PrivateKeyInfo, SecretDocument, pkcs5::{pbes2, scrypt}};
+use pkcs8::{
+    EncodePrivateKey, LineEnding, PrivateKeyInfo, SecretDocument,
+    pkcs5::{pbes2, scrypt},
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod,
     KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
@@ -121,8 +124,8 @@ pub fn create(
 
 /// A tree with its keys as they are.
 pub(crate) struct Grown {
-    root_key: Zeroizing<Vec<u8>>,
-    root_certificate: Vec<u8>,
+    pub(crate) root_key: Zeroizing<Vec<u8>>,
+    pub(crate) root_certificate: Vec<u8>,
     pub(crate) issuing_key: Zeroizing<Vec<u8>>,
     pub(crate) issuing_certificate: Vec<u8>,
 }

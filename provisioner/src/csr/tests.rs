@@ -114,8 +114,10 @@ fn empty_sequences_are_refused_and_never_a_panic() {
     for attributes in [&[0x30, 0][..], &[0x30, 2, 6, 0], &[0x31, 0], &[0x30]] {
         assert_eq!(verify_with(attributes), Err(CsrError::Malformed), "{attributes:02x?}");
     }
-    let empty_names = extension_request(&[(SUBJECT_ALT_NAME, &[0x30, 0])]);
-    assert_eq!(verify_with(&empty_names), Err(CsrError::Malformed));
+    for bad in [&[][..], &[0x31, 0], &[0x30, 1, 0x86]] {
+        let bad_names = extension_request(&[(SUBJECT_ALT_NAME, bad)]);
+        assert_eq!(verify_with(&bad_names), Err(CsrError::Malformed), "{bad:02x?}");
+    }
     let empty_usage = extension_request(&[(37, &[0x30, 0])]);
     assert!(verify_with(&empty_usage).is_ok(), "extensions that we ignore are not looked into");
 }
@@ -166,6 +168,13 @@ fn requests_of_openssl_are_read() {
 }
 
 #[test]
+fn requests_of_strongswan_are_read_with_the_name_that_it_could_not_encode() {
+    let csr = Csr::verify(include_bytes!("../../testdata/strongswan.csr")).unwrap();
+    assert_eq!(csr.common_name(), Some("gw-1"));
+    assert_eq!(csr.alt_names().cloned(), AltNames::parse(&[0x30, 0]));
+}
+
+#[test]
 fn subjects_are_compared_rdn_by_rdn_and_not_as_text() {
     let name = |attributes: &[(u8, &str)]| DirectoryName::parse(&subject(attributes)).unwrap();
     assert_eq!(name(&[(3, "a")]), name(&[(3, "a")]));
@@ -196,4 +205,7 @@ fn alternative_names_are_equal_in_any_order_only() {
     assert_eq!(names(&[&a, &b]), names(&[&b, &a]));
     assert_ne!(names(&[&a, &b]), names(&[&a]));
     assert_ne!(names(&[&a, &b]), names(&[&a, &a]));
+    assert!(names(&[&b]).are_among(&names(&[&a, &b])));
+    assert!(names(&[]).are_among(&names(&[&a])));
+    assert!(!names(&[&a, &b]).are_among(&names(&[&a])));
 }

@@ -492,8 +492,8 @@ fn device_name(text: &str) -> Result<DeviceId, Refusal> {
 
 /// Compares the names that the request asks for with the authenticated identity.
 ///
-/// RFC 7030 §4.2.2 wants both, subject and subjectAltName, unchanged in a re-enrollment; a request
-/// without any subjectAltName is let pass (`docs/divergences.md`).
+/// RFC 7030 §4.2.2 wants both, subject and subjectAltName, unchanged in a re-enrollment; alternative
+/// names that the request leaves out are let pass (`docs/divergences.md`).
 fn check_names(
     operation: Operation,
     csr: &Csr,
@@ -508,7 +508,7 @@ fn check_names(
         return Err(Refusal::SubjectMismatch);
     }
     match csr.alt_names() {
-        Some(names) if *names != leaf.alt_names => Err(Refusal::SanMismatch),
+        Some(names) if !names.are_among(&leaf.alt_names) => Err(Refusal::SanMismatch),
         _ => Ok(()),
     }
 }
