@@ -122,7 +122,7 @@ impl Agent {
         }
         let asked =
             Control::connect(&self.socket()).and_then(|mut c| c.ask(&json!({"status": {}})));
-        asked.ok().map(|answer| Status::read(&answer)).transpose()
+        asked.map_or(Ok(None), |answer| Status::read(&answer))
     }
 
     /// Asks it to renew at once, whatever its schedule says.
@@ -167,18 +167,49 @@ impl Status {
         self.serial.is_some() && matches!(&*self.phase, "renewing" | "proving")
     }
 
-    fn read(answer: &Value) -> Result<Self, RigError> {
+    /// Reads an answer; `None` from an agent that has not looked at itself yet.
+    fn read(answer: &Value) -> Result<Option<Self>, RigError> {
         let text = |pointer| answer.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let missing = || RigError::Answer {
-            from: "fleetcert-agent status",
-            found: answer.to_string(),
-            expected: "phase and key.backend",
-        };
-        Ok(Self {
-            phase: text("/phase").ok_or_else(missing)?,
-            serial: text("/identity/serial"),
-            last_failure: text("/last_failure/cause"),
-            key_backend: text("/key/backend").ok_or_else(missing)?,
-        })
+        match (text("/status/phase"), text("/status/key/backend")) {
+            (Some(phase), Some(key_backend)) => Ok(Some(Self {
+                phase,
+                serial: text("/status/identity/serial"),
+                last_failure: text("/status/last_failure/cause"),
+                key_backend,
+            })),
+            _ if answer["ok"] == false && answer["retry"] == true => Ok(None),
+            _ => Err(RigError::Answer {
+                from: "fleetcert-agent",
+                found: answer.to_string(),
+                expected: "a status with phase and key.backend",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what the story needs is found where the agent's schema has it.
+    #[test]
+    fn a_status_is_read_from_its_schema() {
+        let answer = json!({"ok": true, "status": {
+            "schema": 1, "phase": "renewing", "key": {"backend": "software"},
+            "identity": {"serial": "0a1b"}, "last_failure": {"cause": "no connection"},
+        }});
+        let status = Status::read(&answer).unwrap().unwrap();
+        assert!(status.is_renewing());
+        assert_eq!(status.serial.as_deref(), Some("0a1b"));
+        assert_eq!(status.last_failure.as_deref(), Some("no connection"));
+        assert_eq!(status.key_backend, "software");
+    }
+
+    /// Goal: an agent that has just started is asked again; nonsense is reported.
+    #[test]
+    fn an_early_answer_is_told_from_nonsense() {
+        let early = json!({"ok": false, "error": "just started", "retry": true});
+        assert_eq!(Status::read(&early).unwrap(), None);
+        assert!(matches!(Status::read(&json!({"ok": true})), Err(RigError::Answer { .. })));
     }
 }
