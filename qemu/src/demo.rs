@@ -80,18 +80,20 @@ fn outlive_an_outage(stage: &mut Stage<'_>, timeline: &Timeline) -> Result<(), R
 
 fn outlive_a_kill(stage: &mut Stage<'_>, timeline: &Timeline) -> Result<(), RigError> {
     timeline.chapter("the agent dies in the middle of a renewal");
+    stage.await_messages(FLOWING_MESSAGES)?;
     stage.provisioner.freeze();
     timeline.note("rig", "provisioner frozen: the next renewal gets no answer");
     stage.agent.renew()?;
     let phase = stage.await_open_renewal()?;
     stage.kill_agent();
     timeline.note("rig", &format!("kill -9 agent, which was {phase}"));
-    stage.provisioner.thaw();
     stage.agent.start()?;
     stage.await_old_identity()?;
-    timeline.note("agent", "started again, under the identity it had");
-    let serial = stage.await_switch()?;
     stage.agent_is_back()?;
+    timeline.note("agent", "started again; messages flow under the identity it had");
+    stage.provisioner.thaw();
+    timeline.note("rig", "provisioner goes on");
+    let serial = stage.await_switch()?;
     timeline.note("agent", &format!("finished the renewal; identity in use: {serial}"));
-    Ok(())
+    stage.await_messages(FLOWING_MESSAGES)
 }
