@@ -26,10 +26,8 @@ pub mod wait;
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use fleetcert_rig::ports;
-use fleetcert_rig::programs::Programs;
 use fleetcert_rig::provisioner::{Provisioner, Terms};
 use fleetcert_rig::wait::Stop;
 use fleetcert_rig::workplace::Workplace;
@@ -38,6 +36,7 @@ use serde_json::Value;
 use self::broker::Broker;
 use self::device::{Device, Settings};
 use self::https::Https;
+use self::programs::{AGENT, PROVISIONER};
 use self::run::Outcome;
 
 /// The trust domain of every lab.
@@ -96,7 +95,6 @@ impl Default for Plan<'_> {
 pub struct Lab {
     /// The provisioning service; running unless a story stopped it.
     pub provisioner: Provisioner,
-    programs: Programs,
     place: Workplace,
 }
 
@@ -118,12 +116,12 @@ impl Lab {
     /// A provisioner by `plan` that is installed and not started.
     #[must_use]
     pub fn stopped(plan: Plan<'_>) -> Self {
-        let programs = programs::ours();
+        let programs = programs::with(PROVISIONER);
         let place = Workplace::new().or_fail("a temporary folder");
         let terms = Terms { trust_domain: TRUST_DOMAIN, device_lifetime_s: plan.lifetime_s };
         let provisioner =
             Provisioner::install(&programs, &place, terms).or_fail("fleetcert-provisioner init");
-        let lab = Self { provisioner, programs, place };
+        let lab = Self { provisioner, place };
         lab.rewrite_configuration(plan);
         lab
     }
@@ -213,7 +211,7 @@ impl Lab {
     pub fn device(&self, id: &str, change: impl FnOnce(&mut Settings)) -> Device {
         let mut settings = Settings::new(id, &self.provisioner.url(), self.server_root());
         change(&mut settings);
-        Device::install(&self.programs, &self.path(id), &settings)
+        Device::install(&programs::with(AGENT), &self.path(id), &settings)
     }
 
     /// A device that has been entered and has its token, and knows the broker.
@@ -259,12 +257,6 @@ impl Lab {
     #[must_use]
     pub fn server_root(&self) -> PathBuf {
         self.provisioner.server_root()
-    }
-
-    /// `fleetcert-agent` without any argument.
-    #[must_use]
-    pub fn agent_program(&self) -> Command {
-        self.programs.agent()
     }
 }
 

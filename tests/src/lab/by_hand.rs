@@ -50,7 +50,7 @@ pub fn new_key_of(algorithm: &str, option: &str, path: &Path) {
     if !option.is_empty() {
         arguments.extend(["-pkeyopt", option]);
     }
-    let _made = openssl(&arguments, b"");
+    openssl(&arguments, b"");
 }
 
 /// A certification request for `subject` (openssl's `/CN=…`), DER, with `more` arguments.
@@ -79,9 +79,16 @@ pub fn from_base64(text: &[u8]) -> Vec<u8> {
 pub fn certificates(body: &[u8]) -> String {
     let der = from_base64(body);
     let text = openssl(&["pkcs7", "-inform", "DER", "-print_certs"], &der).stdout;
-    assert!(text.contains("BEGIN CERTIFICATE"), "no certificate in {text}");
-    text
+    let blocks: Vec<&str> = text
+        .split_inclusive(END)
+        .filter_map(|part| part.find("-----BEGIN CERTIFICATE-----").map(|at| &part[at..]))
+        .collect();
+    assert!(!blocks.is_empty(), "no certificate in {text}");
+    blocks.concat()
 }
+
+/// The last line of a certificate in PEM.
+const END: &str = "-----END CERTIFICATE-----\n";
 
 /// The serial number of a certificate as the product shows it: hexadecimal, lower case.
 #[must_use]
@@ -95,14 +102,20 @@ impl Lab {
     /// Enrolls `device` with a new token by openssl and curl; the files are in the lab's folder.
     #[track_caller]
     pub fn enroll_by_hand(&self, device: &str) -> Credential {
-        let token = self.token(device);
+        self.enroll_by_hand_in("default", device)
+    }
+
+    /// As [`Lab::enroll_by_hand`], for a device of another group.
+    #[track_caller]
+    pub fn enroll_by_hand_in(&self, group: &str, device: &str) -> Credential {
+        let token = self.operate(&["token", "issue", device, "--group", group]);
         let credential = Credential {
             certificate: self.path(format!("{device}.pem")),
             key: self.path(format!("{device}.key")),
         };
         new_key(&credential.key);
         let csr = base64(&request(&credential.key, &format!("/CN={device}"), &[]));
-        let reply = self.https().basic(device, &token).post(SIMPLE_ENROLL, csr.as_bytes());
+        let reply = self.https().basic(device, token.trim()).post(SIMPLE_ENROLL, csr.as_bytes());
         assert_eq!(reply.status, 200, "{reply:?}");
         fs::write(&credential.certificate, certificates(&reply.body)).or_fail("the certificate");
         credential

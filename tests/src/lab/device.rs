@@ -303,13 +303,13 @@ impl Status {
     /// Whether the broker has accepted the session.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.0.pointer("/broker/connected") == Some(&Value::Bool(true))
+        self.0.pointer("/mqtt/connected") == Some(&Value::Bool(true))
     }
 
     /// Milliseconds without a session at the worst identity switch.
     #[must_use]
     pub fn gap_ms_max(&self) -> Option<u64> {
-        self.0.pointer("/broker/gap_ms_max").and_then(Value::as_u64)
+        self.0.pointer("/mqtt/gap_ms_max").and_then(Value::as_u64)
     }
 
     /// The last failure says what happened and what to do about it.

@@ -9,17 +9,21 @@ use fleetcert_rig::programs::Programs;
 
 use super::OrFail;
 
-const PROGRAMS: [&str; 2] = ["fleetcert-agent", "fleetcert-provisioner"];
+/// The device's program.
+pub const AGENT: &str = "fleetcert-agent";
 
-/// Our programs in the folder into which cargo has built this test.
+/// The service's program.
+pub const PROVISIONER: &str = "fleetcert-provisioner";
+
+/// The folder into which cargo has built this test, with `program` in it.
 ///
-/// `tests/run` builds them first. A test that is run by itself builds what is missing, and says
-/// so; what is there is taken as it is.
+/// `tests/run` builds our programs first. A test that is run by itself builds what is missing, and
+/// says so; what is there is taken as it is.
 #[must_use]
-pub fn ours() -> Programs {
+pub fn with(program: &str) -> Programs {
     let folder = folder();
-    if PROGRAMS.iter().any(|name| !folder.join(name).exists()) {
-        build(&folder);
+    if !folder.join(program).exists() {
+        build(program, &folder);
     }
     Programs::in_folder(folder)
 }
@@ -42,24 +46,18 @@ pub fn top() -> PathBuf {
 
 /// Tests run in processes of their own, so a lock in the file system lets one of them build.
 #[expect(clippy::print_stderr, reason = "a build takes minutes: whoever waits should know why")]
-fn build(folder: &Path) {
-    let lock = File::create(folder.join("build-of-programs.lock")).or_fail("a lock for the build");
+fn build(program: &str, folder: &Path) {
+    let lock = File::create(folder.join("programs.lock")).or_fail("a lock for the build");
     lock.lock().or_fail("the lock for the build");
-    if PROGRAMS.iter().all(|name| folder.join(name).exists()) {
+    if folder.join(program).exists() {
         return;
     }
-    eprintln!(
-        "{} not built yet: cargo build --bins; `tests/run` does it first",
-        PROGRAMS.join(", ")
-    );
+    eprintln!("{program} is not built yet: building it now; `tests/run` does so first");
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(top()).arg("build");
-    PROGRAMS.iter().for_each(|name| {
-        command.args(["--package", name, "--bin", name]);
-    });
+    command.current_dir(top()).args(["build", "--package", program, "--bin", program]);
     if folder.ends_with("release") {
         command.arg("--release");
     }
     let status = command.status().or_fail("cargo build");
-    assert!(status.success(), "cargo build of {} ended with {status}", PROGRAMS.join(", "));
+    assert!(status.success(), "cargo build of {program} ended with {status}");
 }

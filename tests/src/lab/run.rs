@@ -29,14 +29,12 @@ pub struct Outcome {
 impl Outcome {
     /// Itself, unless the program reported anything but success.
     #[track_caller]
-    #[must_use]
     pub fn expect_success(self) -> Self {
         self.expect_code(0)
     }
 
     /// Itself, unless the exit code is another one.
     #[track_caller]
-    #[must_use]
     pub fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}\n{}{}", self.line, self.stdout, self.stderr);
         self
