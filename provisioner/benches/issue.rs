@@ -15,7 +15,6 @@
     clippy::disallowed_methods,
     reason = "a measurement, not the product: it stops at the first surprise and prints"
 )]
-#![expect(missing_docs, reason = "a binary")]
 
 use std::{hint::black_box, path::Path, time::Instant};
 

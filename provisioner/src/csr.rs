@@ -79,6 +79,19 @@ pub enum KeyKind {
 #[derive(Clone, Debug, Eq)]
 pub struct DirectoryName(Vec<u8>);
 
+/// One attribute of a name.
+#[derive(Clone, Copy, Debug)]
+struct Attribute<'a> {
+    /// The index of its RDN.
+    rdn: usize,
+    /// Its type, content octets.
+    oid: &'a [u8],
+    /// The tag of its value.
+    tag: u8,
+    /// Its value, content octets.
+    value: &'a [u8],
+}
+
 /// `GeneralNames` (RFC 5280 §4.2.1.6) as DER that was read once.
 #[derive(Clone, Debug, Eq)]
 pub struct AltNames(Vec<u8>);
@@ -110,7 +123,7 @@ impl Csr {
             return Err(CsrError::TooLong { found_len: der.len() });
         }
         let [info, algorithm, signature] = parts(der)?;
-        let (subject, spki, attributes) = info_parts(info)?;
+        let Info { subject, spki, attributes } = info_parts(info)?;
         let key = PublicKey::from_spki(spki).map_err(|_| CsrError::Key { found: kind(spki) })?;
         if algorithm != ECDSA_WITH_SHA256 {
             return Err(CsrError::SignatureAlgorithm);
@@ -155,9 +168,16 @@ fn parts(der: &[u8]) -> Result<[&[u8]; 3], CsrError> {
     parts.try_into().map_err(|_| CsrError::Malformed)
 }
 
-/// Subject, key and attributes. The attributes may be left out altogether: they are mandatory
-/// (RFC 2986 §4.1), but their absence says nothing that an empty set would not.
-fn info_parts(info: &[u8]) -> Result<(&[u8], &[u8], &[u8]), CsrError> {
+/// The parts of a `CertificationRequestInfo`, whose attributes are already without their tag.
+struct Info<'a> {
+    subject: &'a [u8],
+    spki: &'a [u8],
+    attributes: &'a [u8],
+}
+
+/// Reads the information of a request. The attributes may be left out altogether: they are
+/// mandatory (RFC 2986 §4.1), but their absence says nothing that an empty set would not.
+fn info_parts(info: &[u8]) -> Result<Info<'_>, CsrError> {
     let fields = content(SEQUENCE, info).and_then(elements).ok_or(CsrError::Malformed)?;
     let (version, subject, spki, attributes) = match fields[..] {
         [version, subject, spki] => (version, subject, spki, &[][..]),
@@ -168,7 +188,7 @@ fn info_parts(info: &[u8]) -> Result<(&[u8], &[u8], &[u8]), CsrError> {
         _ => return Err(CsrError::Malformed),
     };
     let version_1 = content(INTEGER, version) == Some(&VERSION_1);
-    if version_1 { Ok((subject, spki, attributes)) } else { Err(CsrError::Malformed) }
+    if version_1 { Ok(Info { subject, spki, attributes }) } else { Err(CsrError::Malformed) }
 }
 
 /// What kind of key a `SubjectPublicKeyInfo` holds that is no P-256 key.
@@ -259,8 +279,7 @@ impl DirectoryName {
         self.0 == [SEQUENCE, 0]
     }
 
-    /// Each attribute as (index of its RDN, type, tag of its value, value).
-    fn attributes(&self) -> Option<Vec<(usize, &[u8], u8, &[u8])>> {
+    fn attributes(&self) -> Option<Vec<Attribute<'_>>> {
         let mut found = Vec::new();
         for (rdn, set) in elements(content(SEQUENCE, &self.0)?)?.into_iter().enumerate() {
             let attributes = elements(content(SET, set)?)?;
@@ -270,7 +289,8 @@ impl DirectoryName {
             for attribute in attributes {
                 let (oid, value) = split_element(content(SEQUENCE, attribute)?)?;
                 let tag = *value.first()?;
-                found.push((rdn, content(OID, oid)?, tag, content(tag, value)?));
+                let (oid, value) = (content(OID, oid)?, content(tag, value)?);
+                found.push(Attribute { rdn, oid, tag, value });
             }
         }
         Some(found)
@@ -283,11 +303,11 @@ impl DirectoryName {
     /// [`CsrError::CommonNames`] if there are more; [`CsrError::Malformed`] if it is no text.
     fn common_name(&self) -> Result<Option<String>, CsrError> {
         let all = self.attributes().ok_or(CsrError::Malformed)?;
-        let names: Vec<_> = all.iter().filter(|(_, oid, _, _)| *oid == COMMON_NAME).collect();
+        let names: Vec<_> = all.iter().filter(|it| it.oid == COMMON_NAME).collect();
         match names[..] {
             [] => Ok(None),
-            [(_, _, tag, value)] if is_text(*tag) => {
-                let text = str::from_utf8(value).map_err(|_| CsrError::Malformed)?;
+            [name] if is_text(name.tag) => {
+                let text = str::from_utf8(name.value).map_err(|_| CsrError::Malformed)?;
                 Ok(Some(text.to_owned()))
             }
             [_] => Err(CsrError::Malformed),
@@ -311,18 +331,19 @@ const fn is_text(tag: u8) -> bool {
 }
 
 impl PartialEq for DirectoryName {
-    /// RDN by RDN, attribute by attribute: types and values, octet for octet. A PrintableString
-    /// equals a UTF8String of the same octets (RFC 5280 §7.1): clients write the subject they
-    /// were given in whichever of the two they prefer.
+    /// RDN by RDN, attribute by attribute; never as flattened text.
     fn eq(&self, other: &Self) -> bool {
-        let (Some(own), Some(others)) = (self.attributes(), other.attributes()) else {
-            return false;
-        };
-        let tag = |tag| if is_text(tag) { UTF8_STRING } else { tag };
-        let same = |(a, b): (&(usize, &[u8], u8, &[u8]), &(usize, &[u8], u8, &[u8]))| {
-            (a.0, a.1, tag(a.2), a.3) == (b.0, b.1, tag(b.2), b.3)
-        };
-        own.len() == others.len() && own.iter().zip(&others).all(same)
+        self.attributes() == other.attributes()
+    }
+}
+
+impl PartialEq for Attribute<'_> {
+    /// Types and values, octet for octet. A PrintableString equals a UTF8String of the same octets
+    /// (RFC 5280 §7.1): clients write the subject they were given in whichever of the two they
+    /// prefer.
+    fn eq(&self, other: &Self) -> bool {
+        let same_kind = self.tag == other.tag || (is_text(self.tag) && is_text(other.tag));
+        same_kind && (self.rdn, self.oid, self.value) == (other.rdn, other.oid, other.value)
     }
 }
 

@@ -266,7 +266,7 @@ impl Name {
     ///
     /// [`NameError`] if it is not `[a-z0-9][a-z0-9-]{0,63}`.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let first = text.bytes().next().is_some_and(|b| is_alphanumeric(b));
+        let first = text.bytes().next().is_some_and(is_alphanumeric);
         let rest = text.bytes().all(|b| is_alphanumeric(b) || b == b'-');
         if first && rest && text.len() <= NAME_LEN_MAX {
             return Ok(Self(text.to_owned()));

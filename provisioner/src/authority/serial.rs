@@ -73,7 +73,7 @@ impl Serial {
     pub fn parse(text: &str) -> Result<Self, SerialError> {
         let digits: Vec<u8> = text.bytes().filter(|b| *b != b':').collect();
         let error = SerialError { found_len: digits.len() / 2 };
-        if digits.len() % 2 != 0 || digits.len() / 2 > SERIAL_LEN_MAX {
+        if !digits.len().is_multiple_of(2) || digits.len() / 2 > SERIAL_LEN_MAX {
             return Err(error);
         }
         let octets: Option<Vec<u8>> = digits

@@ -16,7 +16,6 @@
 
 use std::{
     fs::OpenOptions,
-    future::Future,
     os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{
@@ -166,21 +165,15 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn transact<T, D>(
-        &self,
-        scope: Scope,
-        decide: D,
-    ) -> impl Future<Output = Result<Committed<T>, StoreError>> + Send
+    async fn transact<T, D>(&self, scope: Scope, decide: D) -> Result<Committed<T>, StoreError>
     where
         T: Send + 'static,
         D: Fn(&View) -> Verdict<T> + Send + 'static,
     {
-        async move {
-            let (answer, answered) = bounded(1);
-            let job = Box::new(Transaction { scope, decide, outcome: None, answer });
-            self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
-            answered.recv().await.map_err(|_| StoreError::Closed)?
-        }
+        let (answer, answered) = bounded(1);
+        let job = Box::new(Transaction { scope, decide, outcome: None, answer });
+        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        answered.recv().await.map_err(|_| StoreError::Closed)?
     }
 
     async fn view(&self, scope: Scope) -> Result<View, StoreError> {
