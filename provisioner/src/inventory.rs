@@ -299,3 +299,108 @@ impl fmt::Display for NameError {
 }
 
 impl std::error::Error for NameError {}
+
+#[cfg(test)]
+mod tests {
+    use fleetcert_core::time::Wall;
+
+    use super::{Approval, Device, LAST_SEEN_GRAIN_S, Name, Status, StepError};
+    use crate::{
+        authority::{KeyFingerprint, RevocationReason, Serial},
+        testing::{NOW, Seeded, device, name},
+    };
+
+    const ONE: KeyFingerprint = KeyFingerprint([1; 32]);
+    const TWO: KeyFingerprint = KeyFingerprint([2; 32]);
+
+    fn expected() -> Device {
+        Device::expected(device("gw-1"), name("tokens"), NOW)
+    }
+
+    fn active() -> Device {
+        expected().issued(Serial::draw(&mut Seeded(1)), NOW.plus_s(9), NOW.plus_s(1))
+    }
+
+    fn revoked() -> Device {
+        active().revoked(NOW.plus_s(2), RevocationReason::Superseded).unwrap()
+    }
+
+    #[test]
+    fn a_key_that_asks_keeps_its_place_and_another_is_turned_away() {
+        let asked = expected().asks(ONE, NOW).unwrap();
+        let approval = Approval { key: ONE, asked_at: NOW, approved_at: None };
+        assert_eq!((asked.status, asked.approval), (Status::Pending, Some(approval)));
+        assert_eq!(asked.clone().asks(ONE, NOW.plus_s(5)), Ok(asked.clone()));
+        let error = StepError::AnotherKeyWaits { waiting: ONE, found: TWO };
+        assert_eq!(asked.asks(TWO, NOW), Err(error));
+    }
+
+    #[test]
+    fn an_active_device_stays_active_while_a_key_of_it_waits() {
+        let asked = active().asks(ONE, NOW).unwrap();
+        assert_eq!((asked.status, asked.is_waiting()), (Status::Active, true));
+        assert_eq!(asked.rejected().unwrap(), active());
+    }
+
+    #[test]
+    fn an_approval_is_for_the_key_that_was_looked_at_and_given_once() {
+        let asked = expected().asks(ONE, NOW).unwrap();
+        let changed = StepError::WaitingKeyChanged { waiting: ONE, named: TWO };
+        assert_eq!(asked.clone().approved(Some(TWO), NOW), Err(changed));
+        for named in [None, Some(ONE)] {
+            let approved = asked.clone().approved(named, NOW.plus_s(3)).unwrap();
+            assert_eq!(approved.approval.unwrap().approved_at, Some(NOW.plus_s(3)));
+            assert!(!approved.is_waiting());
+            assert_eq!(approved.approved(None, NOW), Err(StepError::NothingWaits));
+        }
+        assert_eq!(expected().approved(None, NOW), Err(StepError::NothingWaits));
+        assert_eq!(expected().rejected(), Err(StepError::NothingWaits));
+    }
+
+    #[test]
+    fn a_certificate_settles_what_waited() {
+        let issued = expected().asks(ONE, NOW).unwrap();
+        let issued = issued.issued(Serial::draw(&mut Seeded(1)), NOW.plus_s(9), NOW.plus_s(1));
+        assert_eq!(issued, active());
+        assert_eq!(issued.not_after, Some(NOW.plus_s(9)));
+        assert_eq!(issued.last_seen_at, Some(NOW.plus_s(1)));
+    }
+
+    #[test]
+    fn nothing_but_an_operator_leads_out_of_revoked() {
+        let error = Err(StepError::Revoked { at: NOW.plus_s(2) });
+        assert_eq!(revoked().asks(ONE, NOW), error);
+        assert_eq!(revoked().approved(None, NOW), error);
+        assert_eq!(revoked().revoked(NOW, RevocationReason::Unspecified), error);
+        let waiting = expected().asks(ONE, NOW).unwrap();
+        let revoked = waiting.revoked(NOW, RevocationReason::Unspecified).unwrap();
+        assert_eq!((revoked.status, revoked.approval), (Status::Revoked, None));
+    }
+
+    #[test]
+    fn contacts_are_written_down_once_in_a_grain() {
+        let seen = active();
+        let last = seen.last_seen_at.unwrap();
+        assert!(!seen.is_seen_anew(last.plus_s(LAST_SEEN_GRAIN_S - 1)));
+        assert!(seen.is_seen_anew(last.plus_s(LAST_SEEN_GRAIN_S)));
+        assert!(expected().is_seen_anew(Wall(0)));
+    }
+
+    #[test]
+    fn every_status_reads_back_from_its_code() {
+        for status in Status::ALL {
+            assert_eq!(Status::from_code(status.code()), Some(status));
+        }
+        assert_eq!(Status::from_code("gone"), None);
+    }
+
+    #[test]
+    fn names_are_lower_case_labels() {
+        for good in ["a", "0", "a-b-", &"x".repeat(64)] {
+            assert_eq!(Name::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "-a", "A", "a_b", "a.b", "a/b", "é", &"x".repeat(65)] {
+            assert!(Name::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
