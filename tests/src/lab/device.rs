@@ -13,11 +13,8 @@ use serde_json::{Value, json};
 use super::OrFail;
 use super::run::{self, Outcome};
 
-/// The level of the agent's log; every story also checks that the log is fit to be read.
+/// The level of the agent's log.
 const LOG_LEVEL: &str = "debug";
-
-/// The environment variable that sets it.
-pub const LOG_VARIABLE: &str = "FLEETCERT_LOG";
 
 /// From the agent's start to an identity in use, on a busy machine.
 pub const IDENTITY_MS_MAX: u64 = 20_000;
@@ -143,7 +140,7 @@ impl Device {
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = self.programs.agent();
-        command.arg("--config").arg(&self.config).env(LOG_VARIABLE, LOG_LEVEL);
+        command.arg("--config").arg(&self.config);
         command
     }
 
@@ -158,7 +155,7 @@ impl Device {
     /// Starts the agent.
     pub fn start(&mut self) {
         let mut command = self.command();
-        command.arg("run");
+        command.args(["--log-level", LOG_LEVEL, "run"]);
         self.start_as(command);
     }
 
@@ -191,7 +188,7 @@ impl Device {
     pub fn status(&self) -> Option<Status> {
         let request = json!({"status": {}});
         let asked = Control::connect(&self.socket()).and_then(|mut c| c.ask(&request));
-        asked.ok().map(Status)
+        asked.ok().map(|answer| answer["status"].clone()).filter(Value::is_object).map(Status)
     }
 
     /// What `status --json` says, and its exit code.
@@ -225,7 +222,7 @@ impl Device {
         }
     }
 
-    /// Waits until an identity is in use and nothing else is on its way.
+    /// Waits until an identity is in use, nothing is on its way, and all is well.
     #[track_caller]
     pub fn await_active(&mut self) -> Status {
         self.await_status("an identity in use", IDENTITY_MS_MAX, |status| {
