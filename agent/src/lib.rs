@@ -17,9 +17,12 @@
 #![deny(unsafe_code)]
 
 pub mod cause;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod control;
+pub mod daemon;
 pub mod disk;
 pub mod entropy;
 pub mod est;
@@ -28,6 +31,7 @@ pub mod link;
 pub mod logger;
 pub mod mqtt;
 pub mod net;
+pub mod notify;
 pub mod peers;
 pub mod reports;
 pub mod status;

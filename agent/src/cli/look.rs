@@ -1,0 +1,64 @@
+//! The commands that look, and change nothing: status, and publishing through the agent.
+
+use std::rc::Rc;
+
+use fleetcert_core::lifecycle::Machine;
+use fleetcert_core::record::Record;
+use serde_json::json;
+
+use super::life::status_of;
+use super::{CliError, Exit, say};
+use crate::cause::Causes;
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::control::{AskError, Request, SOCKET, ask};
+use crate::daemon::BUILD_TIME;
+use crate::disk::{StateDir, StateDirError};
+use crate::status::{Status, View};
+use crate::store::Store;
+
+pub(super) fn status(config: &Config, as_json: bool) -> Result<Exit, CliError> {
+    let status = match running(config)? {
+        Some(status) => status,
+        None => at_rest(config)?,
+    };
+    let text = if as_json { format!("{}\n", json!(status)) } else { status.to_string() };
+    say(&text)?;
+    Ok(Exit::of_status(&status))
+}
+
+pub(super) fn publish(config: &Config, topic: &str, payload: &str) -> Result<Exit, CliError> {
+    let request = Request::Publish { topic: topic.to_owned(), payload: payload.to_owned() };
+    ask(&config.state_dir.join(SOCKET), &request).map_err(CliError::Ask)?;
+    say("acknowledged by the broker\n")
+}
+
+/// What the running agent says; `None` if none is running.
+pub(super) fn running(config: &Config) -> Result<Option<Status>, CliError> {
+    match ask(&config.state_dir.join(SOCKET), &Request::Status {}) {
+        Ok(answer) => status_of(&answer).map(Some),
+        Err(AskError::NotRunning) => Ok(None),
+        Err(error) => Err(CliError::Ask(error)),
+    }
+}
+
+/// What the record says; that of a device that has never enrolled if there is none.
+pub(super) fn at_rest(config: &Config) -> Result<Status, CliError> {
+    let now = SystemClock.read();
+    let machine = machine(config)?;
+    Ok(View::of(&machine, now).at_rest(&config.device_id, config.key.backend, now.mono))
+}
+
+/// A machine that is asked and never run: it needs no randomness.
+pub(super) fn machine(config: &Config) -> Result<Machine, CliError> {
+    let record = match StateDir::open(&config.state_dir) {
+        Ok(state) => {
+            Store::new(Rc::new(state), Causes::default()).peek().map_err(CliError::Load)?
+        }
+        Err(StateDirError::Missing { .. }) => None,
+        Err(error) => return Err(CliError::StateDir(error)),
+    };
+    let record = record.unwrap_or_else(|| Record::new(BUILD_TIME));
+    let policy = config.policy(BUILD_TIME);
+    Ok(Machine::new(policy, config.device_id.clone(), record, [0; 32], SystemClock.read()))
+}
