@@ -123,9 +123,9 @@ impl Case {
         authority: &Authority,
     ) -> Verdict<Step> {
         self.judge(view, settings, authority).unwrap_or_else(|refusal| {
-            let entry = refused(&refusal, self.actor(), self.now).about(&self.device);
-            let refused = Verdict::new(Step::Refused(refusal));
-            Verdict { audit: vec![entry], ..refused }
+            let entry = refused(&refusal, self.actor(), self.now);
+            let audit = entry.map(|entry| entry.about(&self.device)).into_iter().collect();
+            Verdict { audit, ..Verdict::new(Step::Refused(refusal)) }
         })
     }
 
@@ -419,9 +419,13 @@ impl Case {
 }
 
 /// The entry of a refusal; its detail begins with the code.
-pub(super) fn refused(refusal: &Refusal, actor: Actor, now: Wall) -> Entry {
+///
+/// [`Refusal::CredentialsRequired`] has none: it is the first half of every HTTP Basic exchange,
+/// and a write for each would let anybody fill the disk.
+pub(super) fn refused(refusal: &Refusal, actor: Actor, now: Wall) -> Option<Entry> {
     let detail = format!("{}: {refusal}", refusal.code());
-    Entry::new(now, Event::Refused, actor).saying(&detail)
+    let entry = Entry::new(now, Event::Refused, actor).saying(&detail);
+    (*refusal != Refusal::CredentialsRequired).then_some(entry)
 }
 
 fn label_group(label: Option<&Name>, settings: &Settings) -> Result<Option<Name>, Refusal> {

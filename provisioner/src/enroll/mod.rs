@@ -143,7 +143,7 @@ pub enum Answer {
     },
 }
 
-/// Which certificate we saw ([`wire::WhoAmI`], owned).
+/// Which certificate we saw ([`WhoAmI`](fleetcert_core::wire::WhoAmI), owned).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The nonce of the question.

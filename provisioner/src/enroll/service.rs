@@ -123,9 +123,7 @@ impl<S: Store> Provisioner<S> {
 
     /// Enrolls or re-enrolls.
     ///
-    /// Every refusal is recorded but [`Refusal::CredentialsRequired`] before a device is named:
-    /// that is the first half of every HTTP Basic exchange, and a write for each would let anybody
-    /// fill the disk.
+    /// Every refusal is recorded but [`Refusal::CredentialsRequired`].
     ///
     /// # Errors
     ///
@@ -162,10 +160,9 @@ impl<S: Store> Provisioner<S> {
 
     /// Records a refusal of a request that reached no decision.
     async fn refuse(&self, refusal: Refusal, now: Wall) -> ServiceError {
-        if refusal == Refusal::CredentialsRequired {
+        let Some(entry) = refused(&refusal, Actor::Anonymous, now) else {
             return ServiceError::Refused(refusal);
-        }
-        let entry = refused(&refusal, Actor::Anonymous, now);
+        };
         let decide = move |_: &View| Verdict { audit: vec![entry.clone()], ..Verdict::new(()) };
         match self.store.transact(Scope::default(), decide).await {
             Ok(_) => ServiceError::Refused(refusal),
