@@ -83,7 +83,10 @@ impl Failure {
             | Self::Service(ServiceError::Store(StoreError::Busy))
             | Self::Installation(InstallationError::Store(StoreError::Busy)) => AGAIN,
             Self::Service(ServiceError::Refused(_)) => REFUSED,
-            Self::Bounds { .. } | Self::Name(_) | Self::UserUnknown(_) => USAGE,
+            Self::Bounds { .. }
+            | Self::Name(_)
+            | Self::Service(ServiceError::ReservedName(_))
+            | Self::UserUnknown(_) => USAGE,
             _ => FAILURE,
         }
     }

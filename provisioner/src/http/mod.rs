@@ -1,7 +1,7 @@
 //! EST and our own questions over HTTPS.
 //!
-//! **What it is.** One request's way: [`route`] says what the path means, this room checks method
-//! and credentials and reads the body within its limits, the domain answers, [`answer`] writes
+//! **What it is.** One request's way: `route` says what the path means, this room checks method
+//! and credentials and reads the body within its limits, the domain answers, `answer` writes
 //! that as HTTP. [`server`] keeps the connections.
 //!
 //! **What it must never do.** Decide who gets a certificate; that is `enroll`'s. It does refuse
