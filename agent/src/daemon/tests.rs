@@ -9,7 +9,7 @@ use fleetcert_core::event::{Event, Failure};
 use fleetcert_core::lifecycle::BrokerProof;
 use fleetcert_core::policy::{Policy, Rekey};
 use fleetcert_core::port::{Advice, Answer, Clock, Proof, Reports, Wait, Wake};
-use fleetcert_core::record::{Identity, Record, Request, RequestId, Slot};
+use fleetcert_core::record::{Identity, Record, Request, Slot};
 use fleetcert_core::time::{Mono, Now, Reading, Validity};
 use futures_lite::future::{pending, poll_once};
 use ring::digest::{SHA256, digest};
@@ -91,6 +91,22 @@ impl World {
 }
 
 impl Peers {
+    fn issue(&self, request: &Request, slot: Slot) -> Result<Identity, Failure> {
+        let mut spki_sha256 = [0; 32];
+        spki_sha256.copy_from_slice(digest(&SHA256, self.key(slot)?.spki()).as_ref());
+        let not_before = self.world.wall();
+        let mut issued = self.world.issued.borrow_mut();
+        let serial = u8::try_from(issued.len() + 1).unwrap();
+        let identity = issued.entry(request.id.0).or_insert_with(|| Identity {
+            serial: [serial].into_iter().collect(),
+            validity: Validity { not_before, not_after: not_before.plus_s(LIFETIME_S) },
+            spki_sha256,
+            certificate: [0x30, 0].into_iter().collect(),
+        });
+        assert_eq!(identity.spki_sha256, spki_sha256, "one request, two keys");
+        Ok(identity.clone())
+    }
+
     fn key(&self, slot: Slot) -> Result<Arc<dyn Signer>, Failure> {
         self.keys.signer(slot).map_err(|failure| Failure::from(&failure))
     }
@@ -124,27 +140,7 @@ impl port::Peers for Peers {
         _current: Option<(Slot, &Identity)>,
         _reading: Reading,
     ) -> Answer<Identity> {
-        let mut issued = self.world.issued.borrow_mut();
-        let serial = u8::try_from(issued.len() + 1).unwrap();
-        let mut spki_sha256 = [0; 32];
-        let signer = match self.key(slot) {
-            Ok(signer) => signer,
-            Err(failure) => return Answer::failed(failure),
-        };
-        spki_sha256.copy_from_slice(digest(&SHA256, signer.spki()).as_ref());
-        let RequestId(id) = request.id;
-        let identity = issued.entry(id).or_insert_with(|| Identity {
-            serial: [serial].into_iter().collect(),
-            validity: Validity {
-                not_before: self.world.wall(),
-                not_after: self.world.wall().plus_s(LIFETIME_S),
-            },
-            spki_sha256,
-            certificate: [0x30, 0].into_iter().collect(),
-        });
-        assert_eq!(identity.spki_sha256, spki_sha256, "one request, two keys");
-        let outcome = Ok(identity.clone());
-        drop(issued);
+        let outcome = self.issue(request, slot);
         // Issued, and then the answer may be lost.
         self.world.call().await;
         Answer { outcome, server_time: Some(self.world.wall()) }
