@@ -49,12 +49,26 @@ fn error(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> FileErro
 ///
 /// [`FileError`]; an existing file is left as it is.
 pub(crate) fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(content)?;
-        file.sync_all()
-    };
-    write().map_err(error("create", path))
+    write_new(path, content, mode).and_then(|file| file.sync_all()).map_err(error("create", path))
+}
+
+fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(content)?;
+    Ok(file)
+}
+
+/// Writes a file for everybody, new or in place of another, whole but not durably: what it says is
+/// about this process, and a power cut ends that too. A disk sync would only delay it.
+///
+/// # Errors
+///
+/// [`FileError`].
+pub(crate) fn announce(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let new = beside(path);
+    let _absent = fs::remove_file(&new);
+    let _unsynced = write_new(&new, content, PUBLIC).map_err(error("create", &new))?;
+    fs::rename(&new, path).map_err(error("replace", path))
 }
 
 /// Writes a file, new or in place of another, so that a reader sees the old or the new one whole.
@@ -63,14 +77,19 @@ pub(crate) fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), FileE
 ///
 /// [`FileError`]; an existing file is left as it is.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
+    let new = beside(path);
     // Left by a writer that was cut off; nobody else's file has this name.
     let _absent = fs::remove_file(&new);
     create(&new, content, mode)?;
     fs::rename(&new, path).map_err(error("replace", path))?;
     sync_folder(path)
+}
+
+/// The name under which a file is written before it takes its own.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
 }
 
 fn sync_folder(path: &Path) -> Result<(), FileError> {

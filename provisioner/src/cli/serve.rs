@@ -38,7 +38,7 @@ pub(super) async fn run(config: &Path, args: &ServeArgs) -> Result<(), Failure> 
         .local_addr()
         .map_err(|source| Failure::Listen { address: installation.config.listen, source })?;
     if let Some(path) = &args.ready_file {
-        files::replace(path, format!("{address}\n").as_bytes(), files::PUBLIC)?;
+        files::announce(path, format!("{address}\n").as_bytes())?;
     }
     log::info!("listening on {address}");
     let executor = Arc::new(Executor::new());

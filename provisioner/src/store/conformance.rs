@@ -18,8 +18,9 @@ use crate::{
         profile::{Kind, TrustDomain},
         tree::TreeKind,
     },
+    enroll::Provisioner,
     inventory::{Approval, Device, Status},
-    testing::{DAY_S, NOW, Seeded, authority, device, key_pair, name, public},
+    testing::{DAY_S, NOW, Seeded, authority, device, key_pair, name, public, settings},
     token::{Token, TokenHash, Use},
 };
 
@@ -417,6 +418,15 @@ fn the_memory_store_never_waits() {
     let write = store.transact(Scope::default(), |_| Verdict::new(1));
     assert_eq!(block_on(poll_once(write)).unwrap().unwrap().outcome, 1);
     assert!(block_on(poll_once(store.view(Scope::default()))).is_some());
+}
+
+#[test]
+fn a_service_over_memory_answers_at_the_first_poll() {
+    let authority = authority(TreeKind::Device);
+    let service = Provisioner::new(MemoryStore::new(), settings(), authority);
+    let added = service.add_device(device("gw-1"), name("tokens"), "olga", NOW);
+    assert_eq!(block_on(poll_once(added)).unwrap().unwrap().status, Status::Expected);
+    assert!(block_on(poll_once(service.crl(NOW, true))).unwrap().is_ok());
 }
 
 #[test]
