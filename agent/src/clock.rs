@@ -58,12 +58,18 @@ pub(crate) fn timer(duration: Duration) -> Timer {
 }
 
 /// What `future` gives, or `None` if it takes longer than `limit`.
-pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    let late = async {
-        timer(limit).await;
-        None
-    };
-    smol::future::or(async { Some(future.await) }, late).await
+///
+/// The future is put on the heap. Limits stand inside of limits here, and an `async fn` holds a
+/// future that it is given more than once: nested, they would outgrow a stack.
+pub fn within<F: Future>(limit: Duration, future: F) -> impl Future<Output = Option<F::Output>> {
+    let future = Box::pin(future);
+    async move {
+        let late = async {
+            timer(limit).await;
+            None
+        };
+        smol::future::or(async { Some(future.await) }, late).await
+    }
 }
 
 #[cfg(test)]

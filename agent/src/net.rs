@@ -131,6 +131,8 @@ impl From<io::Error> for NetError {
 }
 
 /// Whether an alert speaks of the certificate that we showed, or did not show (RFC 8446 §6.2).
+/// `decrypt_error` is a signature that does not verify: that of our handshake, or, where another
+/// authority of the same name issued our certificate, that in it.
 const fn is_about_us(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -140,6 +142,7 @@ const fn is_about_us(alert: AlertDescription) -> bool {
             | AlertDescription::CertificateRequired
             | AlertDescription::CertificateRevoked
             | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError
             | AlertDescription::NoCertificate
             | AlertDescription::UnknownCA
             | AlertDescription::UnsupportedCertificate
