@@ -12,6 +12,7 @@
 //! one that says good-bye to the broker first.
 
 mod ending;
+mod shown;
 mod start;
 mod state;
 
@@ -45,6 +46,7 @@ use crate::store::Store;
 pub use ending::{Ending, Until};
 pub use start::{StartError, leave_no_core_dumps};
 
+use shown::Shown;
 use state::Describer;
 
 /// Commands that wait for the machine, at most.
@@ -142,7 +144,7 @@ impl Daemon {
             clock: self.context.clock,
             storage: self.store,
             keys: self.context.keys.clone(),
-            peers,
+            peers: Shown { peers, board: board.clone() },
             reports,
             wait,
         };

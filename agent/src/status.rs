@@ -71,7 +71,13 @@ struct Inner {
     backend: KeyBackend,
     view: Option<View>,
     note: Option<FailureNote>,
+    during: Option<Phase>,
 }
+
+/// Shows a phase for as long as it lives.
+#[derive(Debug)]
+#[must_use = "the phase is shown while this lives"]
+pub struct During(Board);
 
 /// Where the device stands; the JSON that `status --json` and the control socket answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -369,7 +375,7 @@ impl Board {
     /// A board that nothing was written on yet.
     #[must_use]
     pub fn new(device: DeviceId, backend: KeyBackend) -> Self {
-        Self(Rc::new(RefCell::new(Inner { device, backend, view: None, note: None })))
+        Self(Rc::new(RefCell::new(Inner { device, backend, view: None, note: None, during: None })))
     }
 
     /// Writes the newest view; a failure that the machine has forgotten is forgotten here.
@@ -386,19 +392,33 @@ impl Board {
         self.0.borrow_mut().note = Some(note);
     }
 
+    /// Shows `phase` while something takes long, instead of the phase before it.
+    pub fn during(&self, phase: Phase) -> During {
+        self.0.borrow_mut().during = Some(phase);
+        During(self.clone())
+    }
+
     /// Where the device stands at `mono`; `None` before the first view.
     #[must_use]
     pub fn status(&self, mono: Mono, link: LinkStatus) -> Option<Status> {
         let inner = self.0.borrow();
         let view = inner.view.as_ref()?;
         let at_rest = view.at_rest(&inner.device, inner.backend, mono);
+        let phase = inner.during.unwrap_or(view.phase);
         Some(Status {
             running: true,
+            phase: phase.code().to_owned(),
             next: view.next(mono),
             last_failure: view.failure(inner.note.as_ref(), mono),
             mqtt: view.mqtt(link, mono),
             ..at_rest
         })
+    }
+}
+
+impl Drop for During {
+    fn drop(&mut self) {
+        self.0.0.borrow_mut().during = None;
     }
 }
 

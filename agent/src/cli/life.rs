@@ -33,6 +33,14 @@ pub(super) fn run(config: Config) -> Result<Exit, CliError> {
 }
 
 pub(super) fn enroll(config: Config, patient: bool) -> Result<Exit, CliError> {
+    let enrolled = |status: &Status| status.phase == "active";
+    match look::running(&config)? {
+        Some(status) if enrolled(&status) => {
+            return say("enrolled already; the agent is running\n");
+        }
+        Some(_) => return watch(&config, enrolled),
+        None => {}
+    }
     let state_dir = config.state_dir.clone();
     match live(config, Until::Enrolled { patient })? {
         Ending::Stopped => Ok(Exit::TryLater),

@@ -191,3 +191,14 @@ fn serial_numbers_are_written_without_their_sign() {
     assert_eq!(serial_text(&[0]), "00");
     assert_eq!(serial_text(&[1, 2]), "0102");
 }
+
+// Goal: while a peer is asked, that is what people see, and afterwards what the machine shows.
+#[test]
+fn a_phase_is_shown_while_it_lasts() {
+    let board = board(&machine(record()), NOW);
+    let phase = || board.status(NOW.mono, LinkStatus::default()).unwrap().phase;
+    let during = board.during(Phase::Proving);
+    assert_eq!(phase(), "proving");
+    drop(during);
+    assert_eq!(phase(), "active");
+}
