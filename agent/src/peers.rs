@@ -71,6 +71,13 @@ impl Peers {
         }
     }
 
+    /// The session itself, for who wants to tell it the time between two questions of the machine
+    /// ([`Broker::judge`]): after a clock step, say.
+    #[must_use]
+    pub fn broker(&self) -> Option<Broker> {
+        self.broker.as_ref().map(|broker| broker.session.clone())
+    }
+
     /// A client that shows the identity in `slot`.
     fn client(
         &self,

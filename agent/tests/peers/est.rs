@@ -283,3 +283,20 @@ fn whoami_gives_the_serial_that_was_seen() {
     });
     assert_eq!(answer.outcome.unwrap().serial, identity.serial);
 }
+
+/// Goal: a provisioner that takes the request and says nothing ends the exchange at its deadline.
+#[test]
+fn slow_a_provisioner_that_never_answers_is_unreachable() {
+    let stage = Stage::new(&SERVER);
+    let identity = stage.device.identity(Slot::A, &stage.devices);
+    let server = stage.server.take().unwrap();
+    server.serve(&stage.device.context.executor, async |mut connection| {
+        request(&mut connection).await;
+        std::future::pending().await
+    });
+    let mut peers = Peers::new(stage.device.context.clone()).unwrap();
+    let answer = run(&stage.device.context.executor, peers.consult(Slot::A, &identity, TRUSTED));
+    assert_eq!(answer.outcome, Err(Failure::Unreachable));
+    let cause = stage.device.context.causes.take().unwrap();
+    assert!(cause.ends_with("exchange took longer than 30000 ms"), "{cause}");
+}

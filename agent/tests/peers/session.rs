@@ -2,6 +2,7 @@
 
 use fleetcert_agent::clock::within;
 use fleetcert_agent::config::Mqtt;
+use fleetcert_agent::context::Executor;
 use fleetcert_agent::link::{Link as _, PAYLOAD_LEN_MAX, Publication, PublishFailure};
 use fleetcert_agent::mqtt::{Broker, QUEUE_LEN_MAX};
 use fleetcert_agent::net::{NetError, dial, verdict};
@@ -11,6 +12,7 @@ use fleetcert_core::lifecycle::Command;
 use fleetcert_core::record::Slot;
 use rustls::AlertDescription;
 use serde_json::json;
+use smol::LocalExecutor;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tempfile::TempDir;
 
@@ -255,12 +257,10 @@ fn a_broker_with_an_expired_crl_is_no_reason_to_renew() {
     });
 }
 
-/// Goal: garbage, silence and impossible acknowledgements end a session, not the task.
-#[test]
-fn a_broker_that_does_not_speak_mqtt_is_left_and_tried_again() {
+/// Plays brokers that answer the n-th CONNECT with the n-th of these, and then one that is true.
+fn left_and_tried_again(answers: &[&[u8]]) {
     let (servers, devices) = (Authority::new("servers"), Authority::new("devices"));
-    let first = Device::new(&servers, 1, None);
-    let executor = first.context.executor.clone();
+    let executor = Executor::new(LocalExecutor::new());
     run(&executor, async {
         let server = Server::new(&servers.issue(&SERVER), &[], &devices).await;
         let mut device = Device::new(&servers, 1, Some(server.port));
@@ -271,13 +271,7 @@ fn a_broker_that_does_not_speak_mqtt_is_left_and_tried_again() {
         let identity = device.identity(Slot::A, &devices);
         broker.adopt(device.client(&servers, Role::Broker, Slot::A, &identity)).await;
         let waiting = broker.publish(data("survives"));
-        let garbage: [&[u8]; 4] = [
-            b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            &[0x20, 2, 0, 3],
-            &[0x20, 2, 0, 0, 0x40, 2, 0, 99],
-            &[0x20, 2, 0, 0, 0x30, 0xff, 0xff, 0xff, 0x7f],
-        ];
-        for octets in garbage {
+        for octets in answers {
             let mut connection = soon(server.accept()).await;
             let mut connect = [0; 64];
             assert_ne!(connection.read(&mut connect).await.unwrap(), 0);
@@ -298,5 +292,46 @@ fn a_broker_that_does_not_speak_mqtt_is_left_and_tried_again() {
             seen.push(octet[0]);
         }
         drop(waiting);
+        assert!(device.commands.is_empty());
+    });
+}
+
+/// Goal: what is no MQTT, or a refusal, ends an attempt, not the task.
+#[test]
+fn a_broker_that_does_not_accept_us_is_tried_again() {
+    left_and_tried_again(&[b"HTTP/1.1 400 Bad Request\r\n\r\n", &[0x20, 2, 0, 5]]);
+}
+
+/// Goal: impossible acknowledgements and lengths end a session, not the task.
+#[test]
+fn a_broker_that_breaks_the_protocol_is_left_and_tried_again() {
+    left_and_tried_again(&[
+        &[0x20, 2, 0, 0, 0x40, 2, 0, 99],
+        &[0x20, 2, 0, 0, 0x30, 0xff, 0xff, 0xff, 0x7f],
+    ]);
+}
+
+/// Goal: a broker that takes everything and answers no ping is found out.
+#[test]
+fn slow_a_broker_that_answers_no_ping_is_left_and_tried_again() {
+    left_and_tried_again(&[&[0x20, 2, 0, 0]]);
+}
+
+/// Goal: a session ticket of the same identity is as good as a handshake, to a real broker too.
+#[test]
+fn the_same_identity_comes_back_after_a_planned_end() {
+    let stage = Stage::new();
+    stage.run(async {
+        let _mosquitto = stage.start_broker();
+        let broker = Broker::start(&stage.device.context, stage.mqtt());
+        broker.judge(TRUSTED);
+        let identity = stage.device.identity(Slot::A, &stage.devices);
+        let client = stage.device.client(&stage.servers, Role::Broker, Slot::A, &identity);
+        for n in 0..3 {
+            broker.adopt(client.clone()).await;
+            assert_eq!(broker.publish(data("here")).await, Ok(()), "session {n}");
+            broker.release().await;
+            assert_eq!(broker.status().connected_since, None);
+        }
     });
 }
