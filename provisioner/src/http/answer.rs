@@ -1,7 +1,7 @@
 //! Answers as HTTP says them.
 //!
 //! Every refusal carries its reason code in a header, for devices, and a line of text, for the
-//! operator who reads the device's log. Values that were found in a request are not repeated.
+//! operator who reads the device's log. Credentials are never repeated in either.
 
 use bytes::Bytes;
 use http_body_util::Full;

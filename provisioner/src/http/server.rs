@@ -220,7 +220,6 @@ impl<H: Handler> Shared<H> {
                 .header_read_timeout(self.limits.head)
                 .max_buf_size(HEAD_LEN_MAX)
                 .max_headers(HEAD_FIELDS_MAX)
-                .auto_date_header(false)
                 .serve_connection(FuturesIo::new(Stall::new(tls, self.limits.stall)), service)
         );
         let stop = async {
