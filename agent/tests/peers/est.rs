@@ -128,7 +128,8 @@ fn a_renewal_shows_the_current_certificate_and_no_token() {
         let (octets, seen) = (octets.clone(), Rc::clone(&witness));
         async move {
             let certificate = shown(&connection).unwrap().to_vec();
-            seen.borrow_mut().push((certificate, request(&mut connection).await));
+            let text = request(&mut connection).await;
+            seen.borrow_mut().push((certificate, text));
             answer(connection, &octets).await;
         }
     });

@@ -53,7 +53,7 @@ impl Device {
         let context = Context {
             config: Arc::new(config),
             keys: KeyStore::files(disk, entropy.clone(), causes.clone()),
-            clock: SystemClock::default(),
+            clock: SystemClock,
             entropy,
             executor: Executor::new(LocalExecutor::new()),
             commands: sender,
