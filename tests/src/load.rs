@@ -8,5 +8,6 @@
 //! certificate, bytes, round trips) are for tests, times are for `docs/performance.md`.
 
 pub mod client;
+pub mod lab;
 pub mod plan;
 pub mod server;

@@ -1,19 +1,12 @@
 //! `fleet-load`: how fast and how dear a real provisioner issues. See `docs/performance.md`.
 #![forbid(unsafe_code)]
 
-use std::fs;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fleetcert_rig::programs::Programs;
-use fleetcert_rig::provisioner::{Provisioner, Terms};
-use fleetcert_rig::wait::Stop;
-use fleetcert_rig::workplace::Workplace;
-use fleetcert_tests::load::client::{Device, LoadError, Target};
+use fleetcert_tests::load::client::LoadError;
+use fleetcert_tests::load::lab::Bench;
 use fleetcert_tests::load::plan::{Connections, reenroll};
-use fleetcert_tests::load::server::Watched;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 
 /// Puts load on a provisioner of its own, in a temporary folder, on loopback.
@@ -45,24 +38,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<String, LoadError> {
-    let place = Workplace::new()?;
-    let terms = Terms { trust_domain: "load.example", device_lifetime_s: 86_400 };
-    let mut provisioner = Provisioner::install(&Programs::beside_ourselves()?, &place, terms)?;
-    provisioner.start(&Stop::default())?;
-    let watched = Watched::new(provisioner.pid().ok_or("the provisioner does not run")?);
+    let bench = Bench::start(86_400)?;
+    let watched = bench.watched()?;
     let idle = watched.usage()?;
-    let target = Target {
-        host: provisioner.url().trim_start_matches("https://").to_owned(),
-        root: CertificateDer::from_pem_file(provisioner.server_root())?,
-    };
-    let mut devices = Vec::new();
-    for n in 0..arguments.clients {
-        let (id, token) = (format!("load-{n}"), place.join(format!("token-{n}")));
-        provisioner.admit(&id, &token)?;
-        let mut device = Device::new(&id, &target)?;
-        device.enroll(fs::read_to_string(&token)?.trim())?;
-        devices.push(device);
-    }
+    let mut devices = bench.devices(arguments.clients)?;
     let connections =
         if arguments.new_connections { Connections::New } else { Connections::KeptAlive };
     let before = watched.usage()?;

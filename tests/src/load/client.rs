@@ -1,8 +1,9 @@
 //! One device: a key, a connection, and the core's requests over it.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::enroll::{self, EnrollAnswer, Enrollment, Provisioner, Token};
@@ -36,9 +37,50 @@ pub struct Device {
     pkcs8: Vec<u8>,
     key: EcdsaKeyPair,
     certificate: Option<Vec<u8>>,
-    connection: Option<StreamOwned<ClientConnection, TcpStream>>,
-    /// Octets sent and received inside TLS, since the device was made.
-    pub octets: (usize, usize),
+    connection: Option<StreamOwned<ClientConnection, Counted>>,
+    wire: Arc<Wire>,
+}
+
+/// What went over the network, TLS and its handshakes included, TCP's own headers not.
+#[derive(Debug, Default)]
+pub struct Wire {
+    /// Octets sent.
+    pub sent: AtomicUsize,
+    /// Octets received.
+    pub received: AtomicUsize,
+    /// Times the direction turned from sending to receiving: round trips that were waited for.
+    pub turns: AtomicUsize,
+    sending: AtomicBool,
+}
+
+/// A TCP stream that counts.
+struct Counted {
+    inner: TcpStream,
+    wire: Arc<Wire>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(space)?;
+        self.wire.received.fetch_add(count, Ordering::Relaxed);
+        if self.wire.sending.swap(false, Ordering::Relaxed) {
+            self.wire.turns.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Counted {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(octets)?;
+        self.wire.sent.fetch_add(count, Ordering::Relaxed);
+        self.wire.sending.store(true, Ordering::Relaxed);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 impl std::fmt::Debug for Device {
@@ -62,8 +104,8 @@ impl Device {
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8, &rng)
             .map_err(|_| "no key")?;
         let (id, target) = (DeviceId::parse(id)?, target.clone());
-        let (certificate, connection) = (None, None);
-        Ok(Self { id, target, rng, pkcs8, key, certificate, connection, octets: (0, 0) })
+        let (certificate, connection, wire) = (None, None, Arc::default());
+        Ok(Self { id, target, rng, pkcs8, key, certificate, connection, wire })
     }
 
     /// Enrolls by token and keeps the certificate.
@@ -92,6 +134,12 @@ impl Device {
         self.ask(|enrollment, buffer| {
             enroll::simplereenroll(provisioner(&host), enrollment, buffer).map(<[u8]>::len)
         })
+    }
+
+    /// What this device has sent and received so far.
+    #[must_use]
+    pub fn wire(&self) -> &Wire {
+        &self.wire
     }
 
     /// Ends the connection; the next request makes a new one.
@@ -133,18 +181,16 @@ impl Device {
         let stream = self.connection.as_mut().ok_or("no connection")?;
         stream.write_all(request)?;
         stream.flush()?;
-        self.octets.0 += request.len();
         let mut reader = ResponseReader::new(space);
         loop {
             let received = stream.read(reader.space())?;
-            self.octets.1 += received;
             if reader.advance(received).map_err(|error| error.to_string())? == Progress::Done {
                 return Ok(reader.finish().map_err(|error| error.to_string())?);
             }
         }
     }
 
-    fn connect(&self) -> Result<StreamOwned<ClientConnection, TcpStream>, LoadError> {
+    fn connect(&self) -> Result<StreamOwned<ClientConnection, Counted>, LoadError> {
         let mut roots = RootCertStore::empty();
         roots.add(self.target.root.clone())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -162,9 +208,9 @@ impl Device {
         let (name, _) = self.target.host.rsplit_once(':').ok_or("no port")?;
         let name = ServerName::try_from(name.to_owned())?;
         let tls = ClientConnection::new(Arc::new(config), name)?;
-        let tcp = TcpStream::connect(&self.target.host)?;
-        tcp.set_nodelay(true)?;
-        Ok(StreamOwned::new(tls, tcp))
+        let inner = TcpStream::connect(&self.target.host)?;
+        inner.set_nodelay(true)?;
+        Ok(StreamOwned::new(tls, Counted { inner, wire: Arc::clone(&self.wire) }))
     }
 
     fn csr(&self) -> Result<Vec<u8>, LoadError> {

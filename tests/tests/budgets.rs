@@ -1,0 +1,64 @@
+//! Budgets that are counts: they hold on any machine, however busy.
+//!
+//! Times, memory and instructions are measured and reported in `docs/performance.md`.
+
+use std::sync::atomic::Ordering;
+
+use fleetcert_tests::load::client::{Device, LoadError};
+use fleetcert_tests::load::lab::Bench;
+use fleetcert_tests::load::plan::{Connections, reenroll};
+
+/// One client: each certificate is durable before it is handed out, and that costs one sync.
+#[test]
+fn one_client_costs_one_sync_a_certificate() -> Result<(), LoadError> {
+    let bench = Bench::start(86_400)?;
+    let mut devices = bench.devices(1)?;
+    let syncs = bench.count_syncs()?;
+    let outcome = reenroll(&mut devices, 100, Connections::KeptAlive)?;
+    let syncs = syncs.so_far()?;
+    assert!(syncs >= 100, "a certificate was handed out before it was durable: {syncs}");
+    assert!(syncs as f64 <= 1.05 * outcome.issued as f64, "{syncs} syncs for 100 certificates");
+    Ok(())
+}
+
+/// Many clients share their syncs: those that wait while one runs go together in the next.
+#[test]
+fn thirty_two_clients_share_their_syncs() -> Result<(), LoadError> {
+    let bench = Bench::start(86_400)?;
+    let mut devices = bench.devices(32)?;
+    let syncs = bench.count_syncs()?;
+    let outcome = reenroll(&mut devices, 1_600, Connections::KeptAlive)?;
+    let syncs = syncs.so_far()?;
+    assert!(syncs > 0, "nothing was made durable");
+    assert!(syncs as f64 <= 0.15 * outcome.issued as f64, "{syncs} syncs for 1600 certificates");
+    Ok(())
+}
+
+/// Octets both ways over TCP and round trips waited for since `before`.
+fn spent(device: &Device, before: (usize, usize)) -> (usize, usize) {
+    let wire = device.wire();
+    let octets = wire.sent.load(Ordering::Relaxed) + wire.received.load(Ordering::Relaxed);
+    (octets - before.0, wire.turns.load(Ordering::Relaxed) - before.1)
+}
+
+/// What a device on a metered link pays for its identity, TLS included.
+#[test]
+fn an_enrollment_and_a_renewal_take_few_octets_and_two_round_trips() -> Result<(), LoadError> {
+    let bench = Bench::start(86_400)?;
+    let (mut device, token) = bench.device(0)?;
+    device.enroll(&token)?;
+    let (octets, round_trips) = spent(&device, (0, 0));
+    assert!(octets <= 5 * 1024, "an enrollment took {octets} octets");
+    assert!(round_trips <= 2, "an enrollment took {round_trips} round trips");
+    let before = spent(&device, (0, 0));
+    device.reenroll()?;
+    let (octets, round_trips) = spent(&device, before);
+    assert!(octets <= 6 * 1024, "a renewal took {octets} octets");
+    assert!(round_trips <= 2, "a renewal took {round_trips} round trips");
+    let before = spent(&device, (0, 0));
+    device.reenroll()?;
+    let (octets, round_trips) = spent(&device, before);
+    assert!(octets <= 3 * 1024, "a renewal on a kept connection took {octets} octets");
+    assert_eq!(round_trips, 1);
+    Ok(())
+}
