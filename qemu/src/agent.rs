@@ -43,10 +43,19 @@ pub struct Status {
     pub phase: String,
     /// The serial number in use, hexadecimal.
     pub serial: Option<String>,
-    /// The last thing that failed, in its own words.
-    pub last_failure: Option<String>,
+    /// The failure that stands in the way.
+    pub last_failure: Option<Failure>,
     /// Where its key lives.
     pub key_backend: String,
+}
+
+/// A failure, as an agent tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// A code of what was attempted.
+    pub operation: String,
+    /// What happened.
+    pub cause: String,
 }
 
 impl Agent {
@@ -161,6 +170,13 @@ impl Agent {
 }
 
 impl Status {
+    /// Why a certificate was asked for in vain, if that is what stands in the way.
+    #[must_use]
+    pub fn enrollment_failure(&self) -> Option<&str> {
+        let failure = self.last_failure.as_ref()?;
+        (failure.operation == "enroll").then_some(failure.cause.as_str())
+    }
+
     /// Whether an identity is in use and the next one is being made.
     #[must_use]
     pub fn is_renewing(&self) -> bool {
@@ -174,7 +190,9 @@ impl Status {
             (Some(phase), Some(key_backend)) => Ok(Some(Self {
                 phase,
                 serial: text("/status/identity/serial"),
-                last_failure: text("/status/last_failure/cause"),
+                last_failure: text("/status/last_failure/operation")
+                    .zip(text("/status/last_failure/cause"))
+                    .map(|(operation, cause)| Failure { operation, cause }),
                 key_backend,
             })),
             _ if answer["ok"] == false && answer["retry"] == true => Ok(None),
@@ -196,12 +214,13 @@ mod tests {
     fn a_status_is_read_from_its_schema() {
         let answer = json!({"ok": true, "status": {
             "schema": 1, "phase": "renewing", "key": {"backend": "software"},
-            "identity": {"serial": "0a1b"}, "last_failure": {"cause": "no connection"},
+            "identity": {"serial": "0a1b"}, "last_failure": {"operation": "enroll", "cause": "no connection"},
         }});
         let status = Status::read(&answer).unwrap().unwrap();
         assert!(status.is_renewing());
         assert_eq!(status.serial.as_deref(), Some("0a1b"));
-        assert_eq!(status.last_failure.as_deref(), Some("no connection"));
+        let failure = Failure { operation: "enroll".into(), cause: "no connection".into() };
+        assert_eq!(status.last_failure, Some(failure));
         assert_eq!(status.key_backend, "software");
     }
 

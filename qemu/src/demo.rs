@@ -67,7 +67,7 @@ fn outlive_an_outage(stage: &mut Stage<'_>, timeline: &Timeline) -> Result<(), R
     timeline.chapter("the provisioner is gone when the next renewal is due");
     stage.provisioner.kill();
     timeline.note("rig", "kill -9 provisioner");
-    let failure = stage.await_failure()?;
+    let failure = stage.await_failed_renewal()?;
     timeline.note("agent", &format!("cannot renew: {failure}"));
     stage.await_messages(FLOWING_MESSAGES)?;
     timeline.note("backend", "messages keep flowing under the identity in use");

@@ -133,15 +133,14 @@ impl<'a> Stage<'a> {
         Ok(serial)
     }
 
-    /// Waits until the agent reports a failure that it did not report before. Returns its cause.
+    /// Waits until the agent has asked for its next certificate in vain. Returns why.
     ///
     /// # Errors
     ///
     /// What waiting can fail with.
-    pub fn await_failure(&mut self) -> Result<String, RigError> {
-        self.await_status("a renewal that fails", SWITCH_WAIT_MS_MAX, |status, seen| {
-            let before = seen.and_then(|seen| seen.last_failure.as_ref());
-            status.last_failure.clone().filter(|failure| Some(failure) != before)
+    pub fn await_failed_renewal(&mut self) -> Result<String, RigError> {
+        self.await_status("a renewal that fails", SWITCH_WAIT_MS_MAX, |status, _| {
+            status.enrollment_failure().map(str::to_owned)
         })
     }
 
