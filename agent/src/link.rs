@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use fleetcert_core::event::Failure;
 use fleetcert_core::time::Mono;
 use futures_lite::future::BoxedLocal;
 use serde_json::{Map, Value};
@@ -76,6 +77,21 @@ pub struct LinkStatus {
     pub gap_ms_last: Option<u64>,
     /// The longest of these since the start.
     pub gap_ms_max: Option<u64>,
+    /// What keeps the session away; `None` while it is connected or nothing was tried.
+    pub trouble: Option<Trouble>,
+}
+
+/// What keeps the session away. Nothing is decided by it: a broker's word about us is hearsay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Why.
+    pub failure: Failure,
+    /// The same in words, with the particulars.
+    pub cause: String,
+    /// When.
+    pub at: Mono,
+    /// When the next attempt is made.
+    pub retry_at: Mono,
 }
 
 /// A session with the broker.

@@ -24,12 +24,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::rfc3339;
 use crate::config::KeyBackend;
-use crate::link::LinkStatus;
+use crate::link::{LinkStatus, Trouble};
 
-pub use advice::advice;
+pub use advice::{advice, broker_advice};
 
 /// The version of the JSON that [`Status`] is.
 pub const SCHEMA: u32 = 1;
+
+/// The operation of a failure that keeps the session with the broker away.
+const CONNECT: &str = "connect";
 
 /// A certificate with less than this part of its life left is about to expire.
 const EXPIRING_PART: u64 = 10;
@@ -166,7 +169,7 @@ pub struct ClockStatus {
 /// The failure that stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureStatus {
-    /// A code of the operation.
+    /// A code of the machine's operation, or `connect` for the session with the broker.
     pub operation: String,
     /// A code of the failure.
     pub code: String,
@@ -195,6 +198,8 @@ pub struct MqttStatus {
     pub gap_ms_last: Option<u64>,
     /// The longest of these since the agent started.
     pub gap_ms_max: Option<u64>,
+    /// What keeps the session away, if anything does.
+    pub last_failure: Option<FailureStatus>,
 }
 
 /// Where the keys are.
@@ -350,7 +355,22 @@ impl View {
             broker: link.broker?,
             gap_ms_last: link.gap_ms_last,
             gap_ms_max: link.gap_ms_max,
+            last_failure: link.trouble.map(|trouble| self.broker_failure(&trouble, mono)),
         })
+    }
+
+    fn broker_failure(&self, trouble: &Trouble, mono: Mono) -> FailureStatus {
+        let Trouble { failure, cause, at, retry_at } = trouble;
+        let wall_of = |then| self.wall_of(then, mono).map(rfc3339);
+        FailureStatus {
+            operation: CONNECT.to_owned(),
+            code: failure.code().to_owned(),
+            cause: format!("{failure}: {cause}"),
+            at: wall_of(*at),
+            retry_at: wall_of(*retry_at),
+            retry_in_s: retry_at.ms_since(mono).div_ceil(1000),
+            what_to_do: broker_advice(failure).to_owned(),
+        }
     }
 
     /// The status of a device on which no agent runs.

@@ -112,7 +112,8 @@ impl Exit {
     /// The exit code of where a device stands.
     #[must_use]
     pub fn of_status(status: &Status) -> Self {
-        let failing = status.last_failure.is_some();
+        let broker_away = status.mqtt.as_ref().is_some_and(|broker| broker.last_failure.is_some());
+        let failing = status.last_failure.is_some() || broker_away;
         match (&status.identity, status.phase.as_str()) {
             (_, "quarantined") => Self::Refused,
             (None, _) => Self::NotEnrolled,

@@ -22,7 +22,7 @@ use crate::clock::{SystemClock, timer, within};
 use crate::config::{Endpoint, Mqtt};
 use crate::context::Context;
 use crate::entropy::Entropy;
-use crate::link::{LinkStatus, Publication};
+use crate::link::{LinkStatus, Publication, Trouble};
 use crate::net::{Stream, dial};
 use crate::tls::Client;
 
@@ -186,7 +186,9 @@ impl Task {
     fn begin(&mut self, session: Session<Stream>) -> Phase {
         let now = self.clock.mono();
         (self.last_sent, self.last_received) = (now, now);
-        self.status.borrow_mut().connected_since = Some(now);
+        let mut status = self.status.borrow_mut();
+        (status.connected_since, status.trouble) = (Some(now), None);
+        drop(status);
         log::info!("connected to the broker at {}", self.settings.endpoint);
         Phase::Serving { session: Box::new(session), since: now }
     }
@@ -198,7 +200,12 @@ impl Task {
         let endpoint = &self.settings.endpoint;
         log::warn!("broker {endpoint}: {error}; next attempt in {} ms", wait.as_millis());
         let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        Phase::Waiting { until: self.clock.mono().plus_ms(ms) }
+        let at = self.clock.mono();
+        let until = at.plus_ms(ms);
+        let cause = format!("broker {endpoint}: {error}");
+        let trouble = Trouble { failure: error.failure(), cause, at, retry_at: until };
+        self.status.borrow_mut().trouble = Some(trouble);
+        Phase::Waiting { until }
     }
 
     async fn serve(&mut self, mut session: Box<Session<Stream>>, since: Mono) -> Phase {
@@ -453,6 +460,7 @@ impl Task {
                     self.end(*session).await;
                 }
                 self.client = None;
+                self.status.borrow_mut().trouble = None;
                 answer(&reply, ());
                 Phase::Idle
             }

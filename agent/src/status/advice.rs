@@ -47,6 +47,29 @@ pub const fn advice(operation: Operation, failure: &Failure) -> &'static str {
     }
 }
 
+/// What a person can do about `failure` of the session with the broker. As [`advice`].
+#[must_use]
+pub const fn broker_advice(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::AnswerMalformed => "check that mqtt.url leads to an MQTT 3.1.1 broker",
+        Failure::Unreachable => {
+            "check network, name service and firewall towards mqtt.url; the agent tries again by \
+             itself"
+        }
+        Failure::Busy { .. }
+        | Failure::CertificateUnfit(_)
+        | Failure::KeyLost
+        | Failure::KeyUnavailable
+        | Failure::OurIdentityRefused
+        | Failure::Pending { .. }
+        | Failure::Refused { .. }
+        | Failure::Revoked
+        | Failure::ServerUntrusted
+        | Failure::StorageUnavailable
+        | Failure::WrongCertificateSeen => advice(Operation::Adopt, failure),
+    }
+}
+
 const fn answer_malformed(operation: Operation) -> &'static str {
     match operation {
         Operation::Enroll | Operation::Consult => {
@@ -160,11 +183,21 @@ mod tests {
         }
     }
 
+    // Goal: a broker out of reach sends nobody to look at the provisioner.
+    #[test]
+    fn a_broker_out_of_reach_points_at_the_broker() {
+        for failure in [Failure::AnswerMalformed, Failure::Unreachable] {
+            let text = broker_advice(&failure);
+            assert!(text.contains("mqtt.url") && !text.contains("provisioner"), "{text}");
+        }
+    }
+
     // Goal: a broker's refusal never sends anybody to re-enroll.
     #[test]
     fn a_brokers_refusal_points_at_the_broker() {
         let text = advice(Operation::Prove, &Failure::OurIdentityRefused);
         assert!(text.contains("broker's client CA"), "{text}");
+        assert_eq!(broker_advice(&Failure::OurIdentityRefused), text);
         let text = advice(Operation::Enroll, &Failure::OurIdentityRefused);
         assert!(text.contains("provisioner"), "{text}");
     }

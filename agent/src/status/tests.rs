@@ -102,6 +102,7 @@ fn times_are_those_of_the_question() {
         connected_since: Some(NOW.mono),
         gap_ms_last: Some(31),
         gap_ms_max: Some(40),
+        trouble: None,
     };
     let status = board.status(NOW.mono.plus_ms(60_000), link).unwrap();
     assert_eq!(status.clock.wall_s, Some(1_800_000_060));

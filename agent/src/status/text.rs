@@ -19,6 +19,7 @@ impl fmt::Display for Status {
         writeln!(f, "clock     {wall}, {}, floor {}", self.clock.confidence, self.clock.floor)?;
         if let Some(mqtt) = &self.mqtt {
             writeln!(f, "mqtt      {mqtt}")?;
+            mqtt.last_failure.as_ref().map_or(Ok(()), |failure| failure.fmt(f))?;
         }
         if let Some(failure) = &self.last_failure {
             failure.fmt(f)?;
