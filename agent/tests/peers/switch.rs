@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::support::broker::{Mosquitto, Observer};
 use crate::support::device::Device;
 use crate::support::pki::{Authority, SERVER};
-use crate::support::server::{Connection, Server, whoami};
+use crate::support::server::{Connection, Server, whoami, whoami_as};
 use crate::support::{NOW, TRUSTED, run, soon, until};
 
 /// Messages that run during a switch.
@@ -214,6 +214,42 @@ fn a_broker_that_is_away_or_false_is_unreachable_and_no_verdict() {
             let answer =
                 smol::future::or(soon(peers.prove(Slot::A, &identity, TRUSTED)), accepting).await;
             assert_eq!(answer.outcome.unwrap().broker, BrokerProof::Unreachable);
+        });
+    }
+}
+
+/// Goal: what the provisioner did not see to be right is shown to no broker.
+#[test]
+fn an_identity_that_the_provisioner_saw_wrongly_does_not_reach_the_broker() {
+    let stage = Stage::new();
+    let issued = stage.servers.issue(&SERVER);
+    let broker = smol::block_on(Server::new(&issued, &[], &stage.devices));
+    for device_id in ["gw-1", "gw-2"] {
+        let provisioner = smol::block_on(Server::new(&issued, &[], &stage.devices));
+        let device = Device::new(&stage.servers, provisioner.port, Some(broker.port));
+        let executor = device.context.executor.clone();
+        provisioner.serve(&executor, move |connection| whoami_as(connection, &[7], device_id));
+        run(&executor, async {
+            let mut peers = Peers::new(device.context.clone()).unwrap();
+            let identity = device.identity(Slot::A, &stage.devices);
+            let disturbed = async {
+                broker.accept().await;
+                panic!("the identity was shown to the broker");
+            };
+            let proving = soon(peers.prove(Slot::A, &identity, TRUSTED));
+            let answer = smol::future::or(proving, disturbed).await;
+            match answer.outcome {
+                Ok(proof) => {
+                    assert_eq!(device_id, "gw-1");
+                    assert_eq!(
+                        (&proof.serial[..], proof.broker),
+                        (&[7][..], BrokerProof::Unreachable)
+                    );
+                }
+                Err(failure) => {
+                    assert_eq!((device_id, failure), ("gw-2", Failure::WrongCertificateSeen));
+                }
+            }
         });
     }
 }

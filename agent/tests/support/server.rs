@@ -121,19 +121,18 @@ pub(crate) fn http(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// A provisioner that can answer whoami and nothing else, truthfully.
-pub(crate) async fn whoami(mut connection: Connection) {
+pub(crate) async fn whoami(connection: Connection) {
     let certificate = shown(&connection).unwrap();
     let certificate = fleetcert_core::der::Certificate::parse(&certificate).unwrap();
+    whoami_as(connection, certificate.serial(), DEVICE).await;
+}
+
+/// One that says this of whoever asks.
+pub(crate) async fn whoami_as(mut connection: Connection, serial: &[u8], device_id: &str) {
     let request = request(&mut connection).await;
     let (_, nonce) = request.split_once("nonce=").unwrap();
     let nonce = std::array::from_fn(|i| u8::from_str_radix(&nonce[2 * i..][..2], 16).unwrap());
-    let message = WhoAmI {
-        version: VERSION,
-        nonce,
-        serial: certificate.serial(),
-        device_id: DEVICE,
-        server_time: NOW,
-    };
+    let message = WhoAmI { version: VERSION, nonce, serial, device_id, server_time: NOW };
     let mut body = [0; 256];
     let body = message.emit(&mut body).unwrap();
     let headers = format!("Content-Type: {MEDIA_TYPE}\r\n");
