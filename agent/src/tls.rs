@@ -37,7 +37,7 @@ use crate::keystore::Signer;
 pub(crate) use self::key::SigningFailed;
 use self::key::StoredKey;
 use self::server::PinnedRoot;
-pub use self::server::{Instants, Server};
+pub use self::server::{Instants, Server, When};
 
 /// Sessions that a broker's tickets are kept for: there is one broker.
 const SESSIONS_MAX: usize = 1;

@@ -22,46 +22,87 @@ pub enum Server {
     Provisioner,
 }
 
-/// The instants at which a server's chain may be valid: one of them is enough.
+/// When a server's chain has to be valid: one of the times is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instants {
-    /// Where the chain should be valid.
-    pub first: Wall,
-    /// Where it may be valid instead, if at `first` nothing but its time is wrong.
-    pub second: Option<Wall>,
+    /// When it should be.
+    pub first: When,
+    /// When it may be instead, if with `first` nothing but its time is wrong.
+    pub second: Option<When>,
 }
+
+/// A time that a chain is verified at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At this instant.
+    At(Wall),
+    /// At some instant that is not before this one: we know no more. What ended before it is
+    /// expired; what begins after it may well have begun.
+    NotBefore(Wall),
+}
+
+/// How often [`When::NotBefore`] may move on to the beginning of a certificate: once for each of a
+/// chain, and a chain has three.
+const BEGINNINGS_MAX: usize = 3;
 
 impl Instants {
     /// What `reading` allows towards `server` (`docs/decisions/0003-server-time.md`).
     #[must_use]
     pub fn of(server: Server, reading: Reading) -> Self {
         let Reading { wall, confidence, floor } = reading;
-        let wall = wall.unwrap_or(floor);
-        match (confidence, server) {
-            (Confidence::Unknown, _) => Self { first: floor, second: None },
-            (Confidence::Floored, Server::Provisioner) if wall != floor => {
-                Self { first: wall, second: Some(floor) }
-            }
-            (Confidence::Floored | Confidence::Trusted, _) => Self { first: wall, second: None },
-        }
+        let wall = wall.map_or(When::NotBefore(floor), When::At);
+        let second = match (confidence, server) {
+            (Confidence::Floored, Server::Provisioner) => Some(When::NotBefore(floor)),
+            (Confidence::Floored | Confidence::Trusted | Confidence::Unknown, _) => None,
+        };
+        Self { first: wall, second }
     }
 
-    /// Verifies at these instants: whatever `verify` says last, and never a success that it did
-    /// not report itself.
+    /// Verifies at these times: whatever `verify` says last, and never a success that it did not
+    /// report itself.
     ///
     /// # Errors
     ///
-    /// That of the first instant: the second is an offer, and its failure would name a time that
+    /// That of the first time: the second is an offer, and its failure would name a time that
     /// nobody believes in.
     pub fn verify<T>(self, mut verify: impl FnMut(Wall) -> Result<T, Error>) -> Result<T, Error> {
-        let error = match verify(self.first) {
+        let error = match self.first.verify(&mut verify) {
             Ok(verified) => return Ok(verified),
             Err(error) => error,
         };
         match self.second {
-            Some(second) if is_of_time(&error) => verify(second).map_err(|_| error),
+            Some(second) if is_of_time(&error) => second.verify(&mut verify).map_err(|_| error),
             _ => Err(error),
         }
+    }
+}
+
+impl When {
+    fn verify<T>(self, verify: &mut impl FnMut(Wall) -> Result<T, Error>) -> Result<T, Error> {
+        let mut wall = match self {
+            Self::At(wall) => return verify(wall),
+            Self::NotBefore(floor) => floor,
+        };
+        let mut verdict = verify(wall);
+        for _ in 0..BEGINNINGS_MAX {
+            let Some(later) = verdict.as_ref().err().and_then(|error| beginning_after(wall, error))
+            else {
+                break;
+            };
+            wall = later;
+            verdict = verify(wall);
+        }
+        verdict
+    }
+}
+
+/// When the certificate begins that was refused for beginning after `wall`.
+fn beginning_after(wall: Wall, error: &Error) -> Option<Wall> {
+    match error {
+        Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
+            Some(Wall(not_before.as_secs())).filter(|beginning| *beginning > wall)
+        }
+        _ => None,
     }
 }
 
@@ -165,11 +206,14 @@ fn unix_time(wall: Wall) -> UnixTime {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rustls::pki_types::UnixTime;
     use rustls::{CertificateError, Error};
 
     use fleetcert_core::time::{Confidence, Reading, Wall};
 
-    use super::{Instants, Server};
+    use super::{Instants, Server, When};
 
     const FLOOR: Wall = Wall(1_000);
     const WALL: Wall = Wall(5_000);
@@ -180,34 +224,35 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_clock_is_the_only_instant_for_either_server() {
+    fn a_trusted_clock_is_the_only_time_for_either_server() {
         for server in [Server::Broker, Server::Provisioner] {
             let instants = Instants::of(server, reading(Confidence::Trusted));
-            assert_eq!(instants, Instants { first: WALL, second: None });
+            assert_eq!(instants, Instants { first: When::At(WALL), second: None });
         }
     }
 
     #[test]
-    fn without_a_clock_the_floor_is_the_only_instant_for_either_server() {
+    fn without_a_clock_it_is_not_before_the_floor_for_either_server() {
         for server in [Server::Broker, Server::Provisioner] {
             let instants = Instants::of(server, reading(Confidence::Unknown));
-            assert_eq!(instants, Instants { first: FLOOR, second: None });
+            assert_eq!(instants, Instants { first: When::NotBefore(FLOOR), second: None });
         }
     }
 
     #[test]
-    fn an_unvouched_clock_gives_the_provisioner_alone_a_second_instant() {
+    fn an_unvouched_clock_gives_the_provisioner_alone_a_second_chance() {
         let floored = reading(Confidence::Floored);
         let provisioner = Instants::of(Server::Provisioner, floored);
-        assert_eq!(provisioner, Instants { first: WALL, second: Some(FLOOR) });
+        let second = Some(When::NotBefore(FLOOR));
+        assert_eq!(provisioner, Instants { first: When::At(WALL), second });
         let broker = Instants::of(Server::Broker, floored);
-        assert_eq!(broker, Instants { first: WALL, second: None });
+        assert_eq!(broker, Instants { first: When::At(WALL), second: None });
     }
 
-    /// Goal: the second instant is tried after errors of time only, and the first error is told.
+    /// Goal: the second chance is given after errors of time only, and the first error is told.
     #[test]
-    fn only_a_fault_of_time_leads_to_the_second_instant() {
-        let instants = Instants { first: WALL, second: Some(FLOOR) };
+    fn only_a_fault_of_time_leads_to_the_second_chance() {
+        let instants = Instants { first: When::At(WALL), second: Some(When::NotBefore(FLOOR)) };
         let of_time = [CertificateError::Expired, CertificateError::NotValidYet];
         for error in of_time {
             let mut tried = Vec::new();
@@ -229,13 +274,61 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_at_both_instants_tells_the_one_at_the_time_we_believe_in() {
-        let instants = Instants { first: WALL, second: Some(FLOOR) };
+    fn a_failure_at_both_times_tells_the_one_at_the_time_we_believe_in() {
+        let instants = Instants { first: When::At(WALL), second: Some(When::NotBefore(FLOOR)) };
         let verified: Result<(), _> = instants.verify(|at| {
             let expired = CertificateError::Expired;
             let unknown = CertificateError::UnknownIssuer;
             Err(Error::InvalidCertificate(if at == WALL { expired } else { unknown }))
         });
         assert_eq!(verified, Err(CertificateError::Expired.into()));
+    }
+
+    /// A chain whose certificates begin at these times and end at `END`, as webpki judges it: the
+    /// issuers come first.
+    fn judge(beginnings: &[u64], at: Wall) -> Result<Wall, Error> {
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(at.0));
+        if at > END {
+            return Err(CertificateError::Expired.into());
+        }
+        match beginnings.iter().find(|beginning| **beginning > at.0) {
+            Some(later) => {
+                let not_before = UnixTime::since_unix_epoch(Duration::from_secs(*later));
+                Err(CertificateError::NotValidYetContext { time, not_before }.into())
+            }
+            None => Ok(at),
+        }
+    }
+
+    const END: Wall = Wall(9_000);
+
+    /// Goal: a device without a clock that slept through a change of the server's certificate
+    /// accepts the new one: it began after the floor, and so may have.
+    #[test]
+    fn a_chain_that_begins_after_the_floor_is_accepted_by_who_knows_the_floor_only() {
+        let unknown = Instants::of(Server::Broker, reading(Confidence::Unknown));
+        assert_eq!(unknown.verify(|at| judge(&[500, 2_000, 7_000], at)), Ok(Wall(7_000)));
+        assert_eq!(unknown.verify(|at| judge(&[500, 600], at)), Ok(FLOOR));
+        let trusted = Instants::of(Server::Broker, reading(Confidence::Trusted));
+        trusted.verify(|at| judge(&[500, 7_000], at)).unwrap_err();
+        let floored = Instants::of(Server::Provisioner, reading(Confidence::Floored));
+        assert_eq!(floored.verify(|at| judge(&[500, 7_000], at)), Ok(Wall(7_000)));
+        let broker = Instants::of(Server::Broker, reading(Confidence::Floored));
+        broker.verify(|at| judge(&[500, 7_000], at)).unwrap_err();
+    }
+
+    #[test]
+    fn a_chain_that_ended_before_the_floor_or_never_holds_at_once_is_refused() {
+        let after = Reading { floor: Wall(9_001), ..reading(Confidence::Unknown) };
+        Instants::of(Server::Broker, after).verify(|at| judge(&[500], at)).unwrap_err();
+        let unknown = Instants::of(Server::Broker, reading(Confidence::Unknown));
+        unknown.verify(|at| judge(&[500, 9_500], at)).unwrap_err();
+        let mut looks = 0;
+        let endless: Result<(), _> = unknown.verify(|at| {
+            looks += 1;
+            judge(&[at.0 + 1], at).map(drop)
+        });
+        endless.unwrap_err();
+        assert_eq!(looks, 4);
     }
 }
