@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use fleetcert_core::device_id::DeviceId;
+use fleetcert_core::enroll::Label;
 use fleetcert_core::policy::{Policy, Rekey};
 use fleetcert_core::time::Wall;
 use serde::de::{Deserializer, Error as _};
@@ -21,9 +22,6 @@ const FILE_LEN_MAX: u64 = 64 * 1024;
 
 /// Octets of a host name, at most (RFC 1035 §2.3.4).
 const HOST_LEN_MAX: usize = 253;
-
-/// Octets of an EST label, at most.
-const LABEL_LEN_MAX: usize = 64;
 
 /// Seconds between two signs of life to the broker, at least; less drains batteries and links.
 const KEEP_ALIVE_S_MIN: u64 = 5;
@@ -295,13 +293,10 @@ fn mqtts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Erro
 
 fn label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let label = String::deserialize(deserializer)?;
-    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-    if label.is_empty() || label.len() > LABEL_LEN_MAX || !label.bytes().all(is_allowed) {
-        return Err(D::Error::custom(format_args!(
-            "label is {label:?}, expected 1 to {LABEL_LEN_MAX} of [A-Za-z0-9_-]"
-        )));
+    match Label::parse(&label) {
+        Ok(_) => Ok(Some(label)),
+        Err(error) => Err(D::Error::custom(format_args!("label is {label:?}: {error}"))),
     }
-    Ok(Some(label))
 }
 
 const fn default_keep_alive_s() -> u16 {

@@ -81,8 +81,9 @@ fn values_out_of_bounds_are_refused_where_they_stand() {
         ("target_days = 0", "target_days = -1", "invalid value"),
         ("rekey = \"always\"", "rekey = \"often\"", "expected `always` or `never`"),
         ("backend = \"software\"", "backend = \"tpm\"", "expected `software`"),
-        ("label = \"line-1\"", "label = \"line/1\"", "label is \"line/1\", expected 1 to 64"),
-        ("label = \"line-1\"", "label = \"\"", "label is \"\""),
+        ("label = \"line-1\"", "label = \"line/1\"", "label is \"line/1\": "),
+        ("label = \"line-1\"", "label = \"cacerts\"", "label is \"cacerts\": "),
+        ("label = \"line-1\"", "label = \"\"", "label is \"\": "),
         ("state_dir = \"/var/lib/fleetcert\"", "", "missing field `state_dir`"),
     ] {
         let error = read(&whole().replacen(good, bad, 1)).unwrap_err();
