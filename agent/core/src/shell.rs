@@ -39,7 +39,7 @@ pub struct Ports<C, S, K, P, R, W> {
 impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K, P, R, W> {
     /// Drives `machine` until [`Wake::Stop`], or until `done` says after some answer that it is.
     ///
-    /// `observe` sees the machine after every change and says whether to go on.
+    /// `observe` sees the machine each time it has come to rest and says whether to go on.
     ///
     /// # Errors
     ///
