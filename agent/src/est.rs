@@ -40,6 +40,7 @@ use crate::config;
 use crate::entropy::{Entropy, NoEntropy};
 use crate::keystore::{KeyFailure, Signer};
 use crate::net::{EXCHANGE_MAX, NetError, Stream, dial};
+use crate::offload::offload;
 use crate::tls::{Client, believable};
 
 /// Octets of a request or an answer, at most: a head of 8 KiB and as much again for a certificate
@@ -373,7 +374,9 @@ async fn sign_request(device_id: &DeviceId, signer: Arc<dyn Signer>) -> Result<V
         UnsignedRequest::new(device_id, signer.spki(), &[], &mut buffer).map_err(EstError::Csr)?;
     let to_be_signed = request.to_be_signed().to_vec();
     let signature = if signer.is_slow() {
-        smol::unblock(move || signer.sign(&to_be_signed)).await
+        offload(move || signer.sign(&to_be_signed))
+            .await
+            .map_err(|error| EstError::Net(error.into()))?
     } else {
         signer.sign(&to_be_signed)
     };

@@ -32,6 +32,7 @@ pub mod logger;
 pub mod mqtt;
 pub mod net;
 pub mod notify;
+mod offload;
 pub mod peers;
 pub mod reports;
 pub mod status;

@@ -15,7 +15,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use fleetcert_core::time::Reading;
 use crate::clock::within;
 use crate::config::Endpoint;
 use crate::keystore::KeyFailure;
+use crate::offload::offload;
 use crate::tls::{Client, SetupError, SigningFailed, server_name};
 
 /// A name is resolved and a TCP connection is made within this.
@@ -170,9 +171,9 @@ pub async fn dial(
     acknowledge_at_once(&tcp);
     let handshake = within(HANDSHAKE_MAX, client.connector(reading).connect(name, tcp));
     let stream = if client.is_slow() {
-        // The handshake signs inside of a poll. A pool thread polls it to its end, deadline
+        // The handshake signs inside of a poll. Another thread polls it to its end, deadline
         // included, and hands the same stream back, so the executor's thread waits for no TPM.
-        smol::unblock(move || smol::block_on(handshake)).await
+        offload(move || smol::block_on(handshake)).await?
     } else {
         handshake.await
     };
@@ -186,7 +187,8 @@ async fn connect(endpoint: &Endpoint) -> Result<TcpStream, NetError> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(TcpStream::connect(SocketAddr::new(address, *port)).await?);
     }
-    let addresses = smol::net::resolve((host.as_str(), *port)).await?;
+    let name = (host.clone(), *port);
+    let addresses = offload(move || name.to_socket_addrs().map(Vec::from_iter)).await??;
     let mut last = NetError::NoAddress;
     for address in addresses.into_iter().take(ADDRESSES_MAX) {
         match TcpStream::connect(address).await {
