@@ -148,13 +148,13 @@ impl Daemon {
             reports,
             wait,
         };
-        if let Some(command) = until.command() {
+        let start = ending::Start::of(&self.machine);
+        if let Some(command) = until.command(&start) {
             // The queue was made a moment ago and is empty.
             let _room = commands.try_send(command);
         }
         // The first action may take as long as a silent peer lets it; people ask at once.
         board.show(View::of(&self.machine, port::Clock::now(&mut ports.clock)));
-        let start = ending::Start::of(&self.machine);
         let mut ending = None;
         let observe = |machine: &Machine, now| {
             board.show(View::of(machine, now));

@@ -61,11 +61,13 @@ fn serial(machine: &Machine) -> Option<Serial> {
 }
 
 impl Until {
-    /// What the machine must be told to get there.
-    pub(super) const fn command(self) -> Option<Command> {
+    /// What the machine must be told to get there. Who asks for a certificate, having mended
+    /// perhaps what was wrong, is not made to wait for what is left of an earlier failure.
+    pub(super) const fn command(self, start: &Start) -> Option<Command> {
         match self {
             Self::Decommissioned => Some(Command::Decommission),
             Self::Renewed => Some(Command::Renew),
+            Self::Enrolled { .. } if start.serial.is_none() => Some(Command::Renew),
             Self::Enrolled { .. } | Self::Stopped => None,
         }
     }
