@@ -133,7 +133,10 @@ impl Lab {
         let window = text.lines().find(is_window).or_fail("recovery_window_s in it");
         let text = text.replace(
             window,
-            &format!("recovery_window_s = {}\nrecovery_interval_s = 0", plan.recovery_window_s),
+            &format!(
+                "recovery_window_s = {}\nrecovery_interval_s = 0\nretry_after_s = 1",
+                plan.recovery_window_s
+            ),
         );
         fs::write(&path, format!("{text}\n{}\n", plan.more)).or_fail("its new text");
     }
@@ -224,12 +227,16 @@ impl Lab {
         })
     }
 
-    /// A broker with the configuration that the provisioner writes for it; not started.
+    /// A broker with the configuration that the provisioner writes for it; not started. Its
+    /// backends are `fleet` and `orders`.
     #[must_use]
     pub fn stopped_broker(&self) -> Broker {
         let [port] = ports::free().or_fail("a free port");
         let folder = self.path("broker");
-        self.provisioner.configure_broker(&folder, port).or_fail("broker mosquitto");
+        let (port_text, out) = (port.to_string(), folder.to_string_lossy());
+        let backends = ["--backend", "fleet", "--backend", "orders"];
+        let address = ["--name", "localhost", "--port", &port_text, "--out", &out];
+        self.operate(&[&["broker", "mosquitto"], &address[..], &backends].concat());
         Broker::new(folder, port, self.path("mosquitto.log"), self.server_root())
     }
 

@@ -297,6 +297,12 @@ impl Status {
         self.text("/last_failure/cause")
     }
 
+    /// The code of what keeps the broker away.
+    #[must_use]
+    pub fn broker_failure(&self) -> Option<&str> {
+        self.text("/mqtt/last_failure/code")
+    }
+
     /// Whether the broker has accepted the session.
     #[must_use]
     pub fn is_connected(&self) -> bool {

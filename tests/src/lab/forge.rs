@@ -3,8 +3,8 @@
 use std::fs;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber,
 };
 
 use super::by_hand::Credential;
@@ -77,6 +77,26 @@ impl Lab {
         let Credential { certificate, key } = self.server("localhost");
         let read = |path| fs::read_to_string(path).or_fail("a file of ca issue-server");
         Chain { certificates: read(certificate), key: read(key) }
+    }
+
+    /// A revocation list of the device tree that ran out, PEM.
+    #[must_use]
+    pub fn expired_crl(&self) -> String {
+        let read = |path| fs::read_to_string(path).or_fail("a file of the provisioner's");
+        let key = read(self.path("provisioner/private/device-issuing.key"));
+        let key = KeyPair::from_pem(&key).or_fail("a key");
+        let issuer = read(self.path("provisioner/device-ca.pem"));
+        let issuer = Issuer::from_ca_cert_pem(&issuer, key).or_fail("an issuer");
+        let list = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(2020, 1, 8),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&issuer).or_fail("a signature");
+        list.pem().or_fail("PEM")
     }
 
     /// Who signs, and the chain above the leaf.
