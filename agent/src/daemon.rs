@@ -159,6 +159,7 @@ impl Daemon {
         let observe = |machine: &Machine, now| {
             board.show(View::of(machine, now));
             describer.tell();
+            link.judge(machine.reading(now));
             ending = until.ending(&start, machine, now);
             if ending.is_some() { Flow::End } else { Flow::Continue }
         };

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use fleetcert_core::event::Failure;
-use fleetcert_core::time::Mono;
+use fleetcert_core::time::{Mono, Reading};
 use futures_lite::future::BoxedLocal;
 use serde_json::{Map, Value};
 
@@ -105,6 +105,10 @@ pub trait Link {
     /// `online`, `generation`). The session publishes it at each CONNACK, and at once when it
     /// changed while connected; only the newest matters.
     fn describe(&self, state: Map<String, Value>);
+
+    /// Tells what time it is, as the machine judges; servers' certificates are held against it.
+    /// The session carries it forward until it is told again.
+    fn judge(&self, reading: Reading);
 
     /// How the session stands now.
     fn status(&self) -> LinkStatus;

@@ -202,12 +202,6 @@ impl Broker {
         &self.endpoint
     }
 
-    /// Tells what time it is, as the machine judges. The task carries it forward until it is told
-    /// again.
-    pub fn judge(&self, reading: Reading) {
-        self.judged.set(Judged { reading, at: self.clock.mono() });
-    }
-
     /// Uses this identity from now on. A session that runs with it already goes on.
     pub async fn adopt(&self, client: Client) {
         let (reply, answer) = bounded(1);
@@ -278,6 +272,10 @@ impl Link for Broker {
         let _full = self.described.try_send(());
     }
 
+    fn judge(&self, reading: Reading) {
+        self.judged.set(Judged { reading, at: self.clock.mono() });
+    }
+
     fn status(&self) -> LinkStatus {
         self.status.borrow().clone()
     }
@@ -298,6 +296,8 @@ impl Link for NoBroker {
     }
 
     fn describe(&self, _: Map<String, Value>) {}
+
+    fn judge(&self, _: Reading) {}
 
     fn status(&self) -> LinkStatus {
         LinkStatus::default()

@@ -229,6 +229,8 @@ mod tests {
 
         fn describe(&self, _state: Map<String, Value>) {}
 
+        fn judge(&self, _reading: fleetcert_core::time::Reading) {}
+
         fn status(&self) -> LinkStatus {
             LinkStatus::default()
         }

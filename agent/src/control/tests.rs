@@ -38,6 +38,8 @@ impl Link for Acknowledging {
 
     fn describe(&self, _state: Map<String, Value>) {}
 
+    fn judge(&self, _reading: fleetcert_core::time::Reading) {}
+
     fn status(&self) -> LinkStatus {
         LinkStatus { broker: Some("broker:8883".into()), ..LinkStatus::default() }
     }
