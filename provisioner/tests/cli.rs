@@ -200,6 +200,33 @@ fn a_service_says_when_it_is_ready_and_stops_when_told() {
     assert!(status.success(), "{status}");
 }
 
+// Goal: devices are told no time by a clock that stands below what was issued by it.
+#[test]
+fn a_service_whose_clock_is_behind_does_not_start() {
+    let folder = installed();
+    let database = folder.path().join("ca/fleetcert.db");
+    smol::block_on(async {
+        use sqlx::ConnectOptions;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
+        let mut connection = options.connect().await.unwrap();
+        let ahead = "UPDATE certificate SET not_before = 4102444800";
+        sqlx::query(ahead).execute(&mut connection).await.unwrap();
+    });
+    for line in
+        ["serve --listen 127.0.0.1:0 --ready-file ready", "ca issue-server --name b --out b"]
+    {
+        let output = run(folder.path(), line);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(
+            text.contains("the clock says 20") && text.contains("2100-01-01T00:00:00Z"),
+            "{text}"
+        );
+        assert!(text.contains("set the clock"), "{text}");
+    }
+    assert!(!folder.path().join("ready").exists());
+}
+
 // Goal: a broker's folder is complete, and only the broker can read its key.
 #[test]
 fn a_broker_folder_is_complete() {

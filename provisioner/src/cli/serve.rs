@@ -32,6 +32,7 @@ pub(super) async fn run(config: &Path, args: &ServeArgs) -> Result<(), Failure> 
     journal::start();
     let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(Failure::Signals)?;
     let installation = Installation::open(config).await?;
+    installation.provisioner.check_stored_clock(SystemClock.wall()).await?;
     let threads = installation.config.threads;
     let server = bind(&installation, args.listen).await?;
     let address = server

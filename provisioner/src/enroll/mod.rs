@@ -25,10 +25,12 @@ use crate::{
 };
 
 mod decide;
+pub mod guard;
 pub mod refusal;
 pub mod service;
 
 pub use self::{
+    guard::ClockBehind,
     refusal::{Refusal, StatusClass},
     service::{Provisioner, ServerOrder, ServiceError, TokenOrder},
 };

@@ -13,8 +13,9 @@ use fleetcert_core::{
 };
 
 use super::{
-    Answer, Peer, Refusal, Request, Seen, Settings,
+    Answer, ClockBehind, Peer, Refusal, Request, Seen, Settings,
     decide::{Case, Step, peer_leaf, refused},
+    guard::Guard,
 };
 use crate::{
     audit::{Actor, Entry, Event},
@@ -34,6 +35,8 @@ const RENEWAL_INFO_RETRY_S_MAX: u64 = 86_400;
 /// Why a call had no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceError {
+    /// Our clock stands below the newest certificate: nothing is dated by it.
+    ClockBehind(ClockBehind),
     /// The device exists already.
     DeviceExists(DeviceId),
     /// The authority could not do it: a fault of ours.
@@ -70,6 +73,7 @@ pub struct Provisioner<S> {
     store: S,
     settings: Arc<Settings>,
     authority: Arc<Authority>,
+    guard: Guard,
 }
 
 /// A token to be made.
@@ -100,7 +104,8 @@ impl<S: Store> Provisioner<S> {
     /// A service that issues from `authority` (the device tree's) by `settings`.
     #[must_use]
     pub fn new(store: S, settings: Settings, authority: Authority) -> Self {
-        Self { store, settings: Arc::new(settings), authority: Arc::new(authority) }
+        let (settings, authority) = (Arc::new(settings), Arc::new(authority));
+        Self { store, settings, authority, guard: Guard::default() }
     }
 
     /// The store, for reading.
@@ -121,19 +126,43 @@ impl<S: Store> Provisioner<S> {
         &self.authority
     }
 
+    /// Holds the clock against the newest certificate in the database. A service asks before it
+    /// serves.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceError::ClockBehind`], or [`ServiceError::Store`].
+    pub async fn check_stored_clock(&self, now: Wall) -> Result<(), ServiceError> {
+        if let Some(newest) = self.store.newest().await? {
+            self.guard.raise(newest);
+        }
+        Ok(self.check_clock(now)?)
+    }
+
+    /// Holds the clock against the newest certificate that this service knows of: cheap enough for
+    /// every request.
+    ///
+    /// # Errors
+    ///
+    /// [`ClockBehind`] with both times.
+    pub fn check_clock(&self, now: Wall) -> Result<(), ClockBehind> {
+        self.guard.check(now)
+    }
+
     /// Enrolls or re-enrolls.
     ///
     /// Every refusal is recorded but [`Refusal::CredentialsRequired`].
     ///
     /// # Errors
     ///
-    /// [`ServiceError::Refused`], or that store or authority could not do it.
+    /// [`ServiceError::Refused`], or that clock, store or authority could not do it.
     pub async fn enroll(
         &self,
         request: Request,
         now: Wall,
         rng: &mut (dyn Random + Send),
     ) -> Result<Answer, ServiceError> {
+        self.check_clock(now)?;
         let serial = Serial::draw(rng);
         let case = match Case::admit(&request, &self.settings, serial, now) {
             Ok(case) => case,
@@ -154,7 +183,8 @@ impl<S: Store> Provisioner<S> {
     }
 
     fn sign(&self, reserved: Reserved) -> Result<Answer, ServiceError> {
-        let Certificate { der, serial, .. } = self.authority.issue(reserved)?;
+        let Certificate { der, serial, validity } = self.authority.issue(reserved)?;
+        self.guard.raise(validity.not_before);
         Ok(Answer::Issued { leaf_der: der, serial })
     }
 
@@ -353,8 +383,8 @@ impl<S: Store> Provisioner<S> {
     ///
     /// # Errors
     ///
-    /// [`ServiceError::Store`], [`ServiceError::Issue`]; among the latter [`IssueError::Kind`] for
-    /// a device's identity, which only enrollment vouches for.
+    /// [`ServiceError::ClockBehind`], [`ServiceError::Store`], [`ServiceError::Issue`]; among the
+    /// last [`IssueError::Kind`] for a device's identity, which only enrollment vouches for.
     pub async fn issue_server(
         &self,
         authority: &Authority,
@@ -367,6 +397,7 @@ impl<S: Store> Provisioner<S> {
         if identity.device().is_some() {
             return Err(ServiceError::Issue(IssueError::Kind { profile: profile.kind }));
         }
+        self.check_stored_clock(now).await?;
         let serial = Serial::draw(rng);
         let prepared = authority.prepare(&profile, &identity, &key, serial, now)?;
         let detail = identity.common_name().unwrap_or_default().into_owned();
@@ -529,6 +560,12 @@ fn suggestion(validity: Validity, now: Wall) -> wire::RenewalInfo {
     }
 }
 
+impl From<ClockBehind> for ServiceError {
+    fn from(error: ClockBehind) -> Self {
+        Self::ClockBehind(error)
+    }
+}
+
 impl From<Refusal> for ServiceError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
@@ -550,6 +587,7 @@ impl From<IssueError> for ServiceError {
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ClockBehind(error) => error.fmt(f),
             Self::DeviceExists(device) => write!(f, "device {device} exists already"),
             Self::Issue(error) => error.fmt(f),
             Self::LabelMismatch { label, group } => {

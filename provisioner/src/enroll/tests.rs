@@ -24,6 +24,8 @@ use crate::{
     token::{TOKEN_TTL_S_MAX, TokenError},
 };
 
+mod limits;
+
 const OPERATOR: &str = "olga";
 
 struct Rig {

@@ -21,7 +21,7 @@ use fleetcert_core::time::Wall;
 use self::{
     answer::Answer,
     route::{Est, Route},
-    server::{Handler, Limits},
+    server::{Handler, Limits, Silence},
 };
 use crate::{
     clock::{Clock, within},
@@ -131,15 +131,19 @@ impl<S: Store + 'static> Handler for Edge<S> {
         &self,
         identity: Option<&Identity>,
         request: Request<Incoming>,
-    ) -> Response<Full<Bytes>> {
+    ) -> Result<Response<Full<Bytes>>, Silence> {
         let now = self.clock.wall();
+        if let Err(error) = self.provisioner.check_clock(now) {
+            log::error!("not answered: {error}");
+            return Err(Silence);
+        }
         let line = (request.method().clone(), request.uri().path().to_owned());
         let asked = Asked { request, identity, now };
         // Twice the time for a body: what is slow after that is ours, not the sender's.
         let answer = within(self.limits.request * 2, self.answer(asked)).await;
         let answer = answer.unwrap_or_else(|| trouble(&"no answer from the database in time"));
         log::debug!("{} {:?}: {}", line.0, line.1, answer.status());
-        answer.at(now)
+        Ok(answer.at(now))
     }
 }
 

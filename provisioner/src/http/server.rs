@@ -11,9 +11,7 @@
 //! `Content-Length` it goes by the former and closes the connection after the answer, as RFC 9112
 //! §6.1 asks, so nothing can hide behind the request.
 
-use std::{
-    convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_rustls::{TlsAcceptor, server::TlsStream};
@@ -80,14 +78,30 @@ impl Default for Limits {
     }
 }
 
-/// Answers requests. It never fails: what goes wrong is an answer too.
+/// Nothing may be answered: the connection ends without a word. Even a refusal would be dated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence;
+
+impl std::fmt::Display for Silence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nothing may be answered now")
+    }
+}
+
+impl std::error::Error for Silence {}
+
+/// Answers requests. What goes wrong is an answer too, as long as anything may be answered.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request of a peer that has proven to be `identity`, or has proven nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Silence`] ends the connection.
     fn handle(
         &self,
         identity: Option<&Identity>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    ) -> impl Future<Output = Result<Response<Full<Bytes>>, Silence>> + Send;
 }
 
 /// A service that has a socket and is ready to serve.
@@ -211,9 +225,7 @@ impl<H: Handler> Shared<H> {
         identity: Option<&Identity>,
         stopped: Receiver<()>,
     ) {
-        let service = service_fn(|request| async move {
-            Ok::<_, Infallible>(self.handler.handle(identity, request).await)
-        });
+        let service = service_fn(|request| self.handler.handle(identity, request));
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(SmolTimer::new())

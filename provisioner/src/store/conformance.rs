@@ -346,6 +346,24 @@ fn devices_certificates_and_audit_rows_come_in_order_and_in_pages() {
 }
 
 #[test]
+fn the_newest_certificate_is_the_one_that_begins_last() {
+    let authority = Arc::new(authority(TreeKind::Device));
+    over_every_store(|store| {
+        let authority = Arc::clone(&authority);
+        async move {
+            assert_eq!(on_any!(store.newest()).unwrap(), None);
+            for (seed, now) in [(1, NOW), (2, NOW.plus_s(60)), (3, NOW.plus_s(30))] {
+                let prepared = prepared(&authority, "gw-1", seed, now);
+                store.write_with(Some(prepared), Vec::new()).await.unwrap();
+            }
+            let backdate_s = Profile::new(Kind::Device).backdate_s;
+            let newest = Wall(NOW.plus_s(60).0 - backdate_s);
+            assert_eq!(on_any!(store.newest()).unwrap(), Some(newest));
+        }
+    });
+}
+
+#[test]
 fn of_many_at_once_one_that_fails_fails_alone() {
     let authority = Arc::new(authority(TreeKind::Device));
     over_every_store(|store| {

@@ -99,6 +99,11 @@ impl Store for MemoryStore {
         Ok(found.take(limit.min(PAGE_LEN_MAX) as usize).cloned().collect())
     }
 
+    async fn newest(&self) -> Result<Option<Wall>, StoreError> {
+        let state = self.lock();
+        Ok(state.certificates.values().map(|row| row.validity.not_before).max())
+    }
+
     async fn audit(&self, after: u64, limit: u32) -> Result<Vec<audit::Row>, StoreError> {
         let state = self.lock();
         let rows = (1..).zip(&state.audit).filter(|(number, _)| *number > after);

@@ -42,6 +42,11 @@ pub type RequestId = [u8; REQUEST_ID_LEN];
 /// Rows that one reading call returns, at most.
 pub const PAGE_LEN_MAX: u32 = 1_000;
 
+/// How many certificates back [`Store::newest`] looks. Rows are numbered in the order of their
+/// commits and nothing is issued by a clock that stands below the rows before, so the newest
+/// `notBefore` is among the last few; they differ by tolerance and backdating only.
+pub const NEWEST_LEN: u32 = 128;
+
 /// What a decision needs to see. Each part that is named is loaded if it exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
@@ -232,6 +237,14 @@ pub trait Store: Send + Sync {
         device: DeviceId,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<StoredCertificate>, StoreError>> + Send;
+
+    /// The latest `notBefore` of the last [`NEWEST_LEN`] certificates, or of more; `None` if none was
+    /// issued.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    fn newest(&self) -> impl Future<Output = Result<Option<Wall>, StoreError>> + Send;
 
     /// Up to `limit` rows of the audit table, from the one after number `after`.
     ///

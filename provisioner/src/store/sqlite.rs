@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use fleetcert_core::device_id::DeviceId;
+use fleetcert_core::{device_id::DeviceId, time::Wall};
 use smol::{
     channel::{Receiver, Sender, bounded},
     lock::Mutex,
@@ -204,6 +204,11 @@ impl Store for SqliteStore {
     ) -> Result<Vec<StoredCertificate>, StoreError> {
         let mut connection = self.reader().await;
         read::certificates(&mut connection, &device, limit.min(PAGE_LEN_MAX)).await
+    }
+
+    async fn newest(&self) -> Result<Option<Wall>, StoreError> {
+        let mut connection = self.reader().await;
+        read::newest(&mut connection).await
     }
 
     async fn audit(&self, after: u64, limit: u32) -> Result<Vec<audit::Row>, StoreError> {

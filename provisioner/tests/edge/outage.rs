@@ -1,6 +1,8 @@
 //! A database that does not answer.
 
-use fleetcert_core::{device_id::DeviceId, wire};
+use std::sync::Arc;
+
+use fleetcert_core::{device_id::DeviceId, time::Wall, wire};
 use fleetcert_provisioner::{
     audit,
     inventory::Device,
@@ -8,6 +10,8 @@ use fleetcert_provisioner::{
 };
 
 use crate::world::{Csr, World, limits, settings};
+
+const DAY_S: u64 = 86_400;
 
 /// A database that another process has locked.
 struct Locked;
@@ -37,9 +41,30 @@ impl Store for Locked {
         Err(StoreError::Busy)
     }
 
+    async fn newest(&self) -> Result<Option<Wall>, StoreError> {
+        Err(StoreError::Busy)
+    }
+
     async fn audit(&self, _: u64, _: u32) -> Result<Vec<audit::Row>, StoreError> {
         Err(StoreError::Busy)
     }
+}
+
+// Goal: a service whose clock went back tells nobody the time, not even in a refusal, and speaks
+// again once the clock is right.
+#[test]
+fn a_service_whose_clock_went_back_is_silent() {
+    let world = World::new();
+    world.advance_s(DAY_S);
+    world.enrolled("dev1");
+    world.set_back_s(DAY_S);
+    for path in ["/healthz", "/.well-known/est/cacerts", "/nowhere"] {
+        let mut connection = world.connect(Arc::new(world.client(None)));
+        connection.send(crate::world::get(path));
+        assert!(connection.ends(), "{path}");
+    }
+    world.advance_s(DAY_S);
+    assert_eq!(world.get(None, "/healthz").status, 200);
 }
 
 // Goal: trouble with the database is said to be ours and to pass, and not what it is.

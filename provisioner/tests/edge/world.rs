@@ -235,6 +235,11 @@ impl<S: Store + 'static> World<S> {
         self.clock.0.fetch_add(s, Ordering::SeqCst);
     }
 
+    /// Moves the clock back.
+    pub(crate) fn set_back_s(&self, s: u64) {
+        self.clock.0.fetch_sub(s, Ordering::SeqCst);
+    }
+
     /// A TCP connection with nothing said on it.
     pub(crate) fn tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();

@@ -11,7 +11,7 @@ use crate::{
     audit::{self, Actor, Event},
     authority::{Crl, KeyFingerprint, KeyId, Revocation, RevocationReason, Serial},
     inventory::{Approval, Device, Name, Status},
-    store::{EnrollmentRequest, Scope, StoredCertificate, View},
+    store::{EnrollmentRequest, NEWEST_LEN, Scope, StoredCertificate, View},
     token::{Token, TokenHash, Use},
 };
 
@@ -54,6 +54,9 @@ const DEVICES: &str = "SELECT id, group_name, status, approval_key, approval_ask
 
 const CERTIFICATES: &str = "SELECT serial, issuer, device, key, not_before, not_after, tbs, \
     revoked_at, revoked_reason FROM certificate WHERE device = ? ORDER BY number DESC LIMIT ?";
+
+const NEWEST: &str = "SELECT MAX(not_before) FROM \
+    (SELECT not_before FROM certificate ORDER BY number DESC LIMIT ?)";
 
 const AUDIT: &str = "SELECT number, at, event, device, serial, actor, detail FROM audit \
     WHERE number > ? ORDER BY number LIMIT ?";
@@ -123,6 +126,12 @@ pub(super) async fn certificates(
     let query = sqlx::query(CERTIFICATES).bind(device.as_str()).bind(limit);
     let rows = query.fetch_all(connection).await.map_err(sql_error)?;
     rows.iter().map(|row| certificate(&mut Columns::at(row, 0, "certificate"))).collect()
+}
+
+pub(super) async fn newest(connection: &mut SqliteConnection) -> Result<Option<Wall>, StoreError> {
+    let row = sqlx::query(NEWEST).bind(NEWEST_LEN).fetch_one(connection).await;
+    let row = row.map_err(sql_error)?;
+    Columns::at(&row, 0, "certificate").time()
 }
 
 pub(super) async fn audit(
