@@ -20,6 +20,7 @@ pub mod fake;
 pub mod forge;
 pub mod https;
 pub mod programs;
+pub mod relay;
 pub mod run;
 pub mod wait;
 

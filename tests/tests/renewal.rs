@@ -9,6 +9,7 @@ use fleetcert_rig::wait::Stopwatch;
 use fleetcert_tests::lab::by_hand::serial;
 use fleetcert_tests::lab::device::{Device, Status};
 use fleetcert_tests::lab::fake::{FakeServer, Manner};
+use fleetcert_tests::lab::relay::Relay;
 use fleetcert_tests::lab::wait::until;
 use fleetcert_tests::lab::{Lab, OrFail, Plan};
 use serde_json::json;
@@ -19,8 +20,10 @@ const RENEWAL_MS_MAX: u64 = 20_000;
 /// No switch leaves a device without its session for longer, in milliseconds. A busy machine.
 const GAP_MS_MAX: u64 = 2_000;
 
-/// Moments after the order at which the agent is killed, milliseconds apart.
-const KILL_STEP_MS: u64 = 15;
+/// How often the agent is killed, and how much later after the order each time, milliseconds:
+/// together they span a renewal.
+const KILLS: u64 = 10;
+const KILL_STEP_MS: u64 = 10;
 
 #[track_caller]
 fn order_renewal(device: &Device) {
@@ -131,8 +134,8 @@ fn slow_kills_in_the_middle_of_renewals_cost_nothing() {
     let mut device = lab.expected_device("dev-1", &broker);
     device.start();
     device.await_online();
-    let mut moved = 0;
-    for kill in 0..10 {
+    let mut cut_off = 0;
+    for kill in 0..KILLS {
         let before = used(&device.await_online());
         order_renewal(&device);
         let watch = Stopwatch::start();
@@ -140,26 +143,67 @@ fn slow_kills_in_the_middle_of_renewals_cost_nothing() {
             (watch.elapsed_ms() >= kill * KILL_STEP_MS).then_some(())
         });
         device.kill();
-        let at_rest = used(&device.status_command().0);
+        let (at_rest, _) = device.status_command();
+        cut_off += usize::from(at_rest.phase() != "active");
         device.start();
-        let after = device.await_online();
-        moved += usize::from(used(&after) != before);
+        let after = used(&device.await_online());
         let orders = usize::try_from(kill).unwrap_or_default() + 1;
         let issued = lab.issued("dev-1");
+        let killed_after_ms = kill * KILL_STEP_MS;
         assert!(
             issued <= orders + 1,
-            "killed after {} ms: {issued} certificates for {orders} \
-            orders, had {before}, {at_rest} at rest",
-            kill * KILL_STEP_MS
+            "killed after {killed_after_ms} ms: {issued} certificates for {orders} orders, had \
+             {before}, has {after}"
         );
         let audit = lab.audit("dev-1");
         let count = |event: &str| audit.iter().filter(|entry| entry["event"] == event).count();
         assert_eq!(count("requested"), count("issued"), "{audit:#?}");
     }
-    assert!(moved > 0, "no kill came late enough to leave anything behind");
+    assert!(cut_off > 0, "no kill fell into the middle of a renewal");
     let pem = lab.path("inspected.pem");
     fs::write(&pem, device.run(&["inspect", "--pem"]).expect_success().stdout).or_fail("a file");
     assert_eq!(serial(&pem), used(&device.await_online()));
+}
+
+/// Goal: an answer that is lost with the agent is given again: one request, one certificate.
+#[test]
+fn a_lost_answer_costs_no_second_certificate() {
+    let lab = Lab::new();
+    let relay = Relay::start(lab.provisioner_port());
+    let token_file = lab.token_file("dev-1");
+    let mut device = lab.device("dev-1", |settings| {
+        settings.provisioner_url = format!("https://localhost:{}", relay.port());
+        settings.token_file = Some(token_file);
+    });
+    // Nothing is on its way and advice was taken: the next request is the ordered one.
+    let is_idle = |status: &Status| {
+        status.phase() == "active" && status.0["next"]["in_s"].as_u64().is_some_and(|s| s > 60)
+    };
+    for round in 1..=3 {
+        if round == 1 {
+            relay.lose_answers(true);
+            device.start();
+        } else {
+            device.await_status("an idle agent", RENEWAL_MS_MAX, is_idle);
+            relay.lose_answers(true);
+            order_renewal(&device);
+        }
+        until("the certificate to be issued", 10_000, || {
+            (lab.issued("dev-1") == round).then_some(())
+        });
+        device.kill();
+        relay.lose_answers(false);
+        device.start();
+        let fresh = until("the certificate that was issued", RENEWAL_MS_MAX, || {
+            let status = device.status().filter(|status| status.phase() == "active");
+            status
+                .as_ref()
+                .and_then(Status::serial)
+                .map(str::to_owned)
+                .filter(|serial| lab.shown("dev-1")["serial"].as_str() == Some(serial))
+        });
+        assert_eq!(lab.issued("dev-1"), round, "{fresh}");
+    }
 }
 
 /// Goal: a provisioner that is gone for longer than half a lifetime is waited for; the session

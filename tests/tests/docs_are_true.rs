@@ -1,0 +1,106 @@
+//! The first steps of the README, played as they are written; only the ports are others, because
+//! somebody may be listening there.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fleetcert_rig::ports;
+use fleetcert_rig::process::Process;
+use fleetcert_rig::workplace::Workplace;
+use fleetcert_tests::lab::OrFail;
+use fleetcert_tests::lab::programs::{self, AGENT, PROVISIONER};
+use fleetcert_tests::lab::run::run;
+use fleetcert_tests::lab::wait::until;
+
+/// The ports that the README names: the provisioner's and the broker's.
+const PORTS: [&str; 2] = ["8443", "8883"];
+
+/// A command that waits for what others have only just been told to do.
+const STEP_MS_MAX: u64 = 20_000;
+
+/// The fenced blocks of a section.
+fn blocks<'a>(text: &'a str, section: &str) -> Vec<&'a str> {
+    let (_, rest) = text.split_once(&format!("## {section}\n")).or_fail(section);
+    let section = rest.split("\n## ").next().unwrap_or_default();
+    section
+        .split("```")
+        .skip(1)
+        .step_by(2)
+        .map(|block| block.split_once('\n').or_fail("a block").1)
+        .collect()
+}
+
+/// The commands of a block, those of several lines joined.
+fn commands(block: &str) -> Vec<String> {
+    block.replace("\\\n", " ").lines().map(str::to_owned).filter(|line| !line.is_empty()).collect()
+}
+
+/// A shell that is where the reader is and finds our programs as the reader does.
+fn shell(place: &Workplace, line: &str) -> Command {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let known = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let path = env::join_paths([programs::folder()].into_iter().chain(known)).or_fail("a path");
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).current_dir(place.join("")).env("PATH", path);
+    command
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Goal: who follows the first steps of the README to the letter has a device that is heard.
+#[test]
+fn the_first_steps_lead_to_a_device_that_is_heard() {
+    for program in [AGENT, PROVISIONER] {
+        let _there = programs::with(program);
+    }
+    let free = ports::free::<2>().or_fail("free ports").map(|port| port.to_string());
+    let mut readme = read(&programs::top().join("README.md"));
+    for (written, ours) in PORTS.into_iter().zip(&free) {
+        assert!(readme.contains(written), "{written} is not in the README any more");
+        readme = readme.replace(written, ours);
+    }
+    let missing = "broker mosquitto --out broker --name localhost";
+    let with_port = format!("{missing} --port {}", free[1]);
+    assert!(readme.contains(missing), "the broker's default port is not relied on any more");
+    let readme = readme.replace(missing, &with_port);
+
+    let place = Workplace::new().or_fail("a temporary folder");
+    let log = place.join("background.log");
+    let heard = place.join("heard.log");
+    let mut background = Vec::new();
+    for block in blocks(&readme, "First steps") {
+        if block.starts_with("cargo build") {
+            continue;
+        }
+        if block.starts_with("device_id") {
+            fs::write(place.join("agent.toml"), block).or_fail("agent.toml");
+            continue;
+        }
+        for line in commands(block) {
+            if let Some(line) = line.strip_suffix('&') {
+                let process = Process::start(line, shell(&place, &format!("exec {line}")), &log);
+                background.push(process.or_fail(line));
+            } else if line.starts_with("mosquitto_sub") {
+                let process = Process::start(&line, shell(&place, &format!("exec {line}")), &heard);
+                background.push(process.or_fail(&line));
+            } else if line.ends_with(" status") {
+                until("the device to be well", STEP_MS_MAX, || {
+                    (run(shell(&place, &line), b"").code == Some(0)).then_some(())
+                });
+            } else {
+                run(shell(&place, &line), b"").expect_success();
+            }
+        }
+    }
+    until("the device to be heard", STEP_MS_MAX, || {
+        for process in &mut background {
+            process.check().or_fail(&read(&log));
+        }
+        read(&heard).contains("fleetcert/v1/press-7/state").then_some(())
+    });
+    assert_eq!(background.len(), 4, "broker, provisioner, agent, backend");
+}
