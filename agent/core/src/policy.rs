@@ -218,6 +218,28 @@ pub fn backoff_ms(failures: u8, wait_ms_max: u64, uniform: u64) -> u64 {
     whole / 2 + scale(uniform, whole - whole / 2)
 }
 
+/// Failures in a row that may be bad luck: a lost message, a provisioner that restarts. Their waits
+/// grow from a second and take a quarter of a minute together.
+pub const BAD_LUCK_FAILURES_MAX: u8 = 4;
+
+/// The wait before a provisioner that was not reached is asked for a certificate again,
+/// milliseconds.
+///
+/// While the identity in use is good there is no hurry, and after some failures in a row the
+/// provisioner is away for everybody. Waits that only grew as long as the outage already lasts would
+/// bring most of those that fell due in it back in its first hour. So the fifth try and all later
+/// ones are spread over three quarters of the ceiling at once.
+#[must_use]
+pub fn request_backoff_ms(failures: u8, urgency: Urgency, uniform: u64) -> u64 {
+    let whole_ms = urgency.wait_ms_max();
+    match urgency {
+        Urgency::Slack { .. } if failures > BAD_LUCK_FAILURES_MAX => {
+            whole_ms / 4 + scale(uniform, whole_ms - whole_ms / 4)
+        }
+        Urgency::Slack { .. } | Urgency::Urgent => backoff_ms(failures, whole_ms, uniform),
+    }
+}
+
 /// The wait before the next try after `failure`, milliseconds. A peer's Retry-After is obeyed
 /// within its limits, a tenth of it added at random; what time alone will not mend is tried
 /// seldom, however urgent.
@@ -416,5 +438,22 @@ mod tests {
         assert_eq!(never.key_source(None), KeySource::Fresh);
         assert_eq!(never.key_source(Some(Slot::B)), KeySource::Other);
         assert_eq!(Policy::default().key_source(Some(Slot::B)), KeySource::Fresh);
+    }
+
+    // Goal: bad luck is over in seconds; an outage spreads those that fall due in it over the better
+    // part of a day, and without an identity nothing is spread.
+    #[test]
+    fn a_provisioner_that_stays_away_is_asked_again_at_a_drawn_part_of_the_whole_ceiling() {
+        let slack = Urgency::Slack { remaining_s: 10 * DAY_S };
+        for failures in 1..=BAD_LUCK_FAILURES_MAX {
+            let wait_ms = request_backoff_ms(failures, slack, u64::MAX);
+            assert_eq!(wait_ms, RETRY_WAIT_MS_MIN << (failures - 1));
+        }
+        let failures = BAD_LUCK_FAILURES_MAX + 1;
+        assert_eq!(request_backoff_ms(failures, slack, 0), RETRY_WAIT_MS_MAX / 4);
+        assert_eq!(request_backoff_ms(failures, slack, u64::MAX), RETRY_WAIT_MS_MAX);
+        let short = Urgency::Slack { remaining_s: 4 };
+        assert_eq!(request_backoff_ms(failures, short, u64::MAX), RETRY_WAIT_MS_MIN);
+        assert_eq!(request_backoff_ms(failures, Urgency::Urgent, u64::MAX), 16_000);
     }
 }

@@ -222,12 +222,11 @@ impl Machine {
         let uniform = self.entropy.uniform();
         let failures = self.gates.count(lane);
         let wait_ms = match lane {
-            Lane::Candidate => self.candidate_wait_ms(now, failure, uniform),
+            Lane::Candidate => self.candidate_wait_ms(now, step, failure, uniform),
             Lane::Consult if failure.is_retryable() => {
-                let ceiling = self.urgency(now).wait_ms_max().min(CONSULT_WAIT_MS_MAX);
-                policy::retry_wait_ms(failure, failures, ceiling, uniform)
+                policy::retry_wait_ms(failure, failures, self.consult_wait_ms_max(now), uniform)
             }
-            Lane::Consult => CONSULT_WAIT_MS_MAX.min(self.urgency(now).wait_ms_max()),
+            Lane::Consult => self.consult_wait_ms_max(now),
             Lane::Erase | Lane::Storage | Lane::Use => {
                 policy::retry_wait_ms(failure, failures, RETRY_WAIT_LOCAL_MS_MAX, uniform)
             }
@@ -236,12 +235,23 @@ impl Machine {
         wait_ms
     }
 
+    /// Advice does not get more urgent while the identity in use runs out; the time does, for a
+    /// device that does not know it.
+    fn consult_wait_ms_max(&self, now: Now) -> u64 {
+        match self.reading(now).wall {
+            Some(_) => CONSULT_WAIT_MS_MAX,
+            None => policy::RETRY_WAIT_URGENT_MS_MAX,
+        }
+    }
+
     /// The wait of the identity on its way; its count of failures survives restarts.
-    fn candidate_wait_ms(&mut self, now: Now, failure: &Failure, uniform: u64) -> u64 {
+    fn candidate_wait_ms(&mut self, now: Now, step: Step, failure: &Failure, uniform: u64) -> u64 {
         let before = self.record.retry;
         let failures = before.failures.saturating_add(1).min(FAILURES_MAX);
         let wait_ms = if self.record.standing == Standing::Quarantined {
             QUARANTINE_WAIT_MS
+        } else if matches!((step, failure), (Step::Enroll(..), Failure::Unreachable)) {
+            policy::request_backoff_ms(failures, self.urgency(now), uniform)
         } else {
             policy::retry_wait_ms(failure, failures, self.urgency(now).wait_ms_max(), uniform)
         };
@@ -287,16 +297,19 @@ const fn is_plain(step: Step) -> bool {
 
 /// Whether a failure says something about the request or the identity that met it, so that
 /// another one may fare better.
+///
+/// A handshake that was refused says nothing: a broker whose CRL expired refuses everybody, and a
+/// new certificate for each would help nobody.
 const fn is_verdict(failure: &Failure) -> bool {
     match failure {
         Failure::AnswerMalformed
         | Failure::CertificateUnfit(_)
-        | Failure::OurIdentityRefused
         | Failure::Refused { .. }
         | Failure::WrongCertificateSeen => true,
         Failure::Busy { .. }
         | Failure::KeyLost
         | Failure::KeyUnavailable
+        | Failure::OurIdentityRefused
         | Failure::Pending { .. }
         | Failure::Revoked
         | Failure::ServerUntrusted

@@ -1,9 +1,11 @@
 //! Certificates that do not fit, proofs that fail.
 
+use std::vec::Vec;
+
 use super::super::{Action, BrokerProof, Command, Input, Phase, Timer};
 use super::rig::{LIFETIME_S, Rig, identity, serial};
 use crate::event::{Event, Failure, Operation, Unfit};
-use crate::policy::REFUSALS_MAX;
+use crate::policy::{BAD_LUCK_FAILURES_MAX, REFUSALS_MAX};
 use crate::record::{Kind, Slot, SlotState};
 
 impl Rig {
@@ -122,7 +124,7 @@ fn an_identity_that_its_peers_refuse_is_given_up_after_eight_tries_and_asked_for
     let mut rig = Rig::proving(2);
     for attempt in 1..=REFUSALS_MAX {
         let id = rig.prove_action();
-        rig.fail(id, Failure::OurIdentityRefused);
+        rig.fail(id, Failure::WrongCertificateSeen);
         let kept = rig.machine.record().identity(Slot::B).is_some();
         assert_eq!(kept, attempt < REFUSALS_MAX, "attempt {attempt}");
         if kept {
@@ -165,7 +167,7 @@ fn the_refusals_of_one_identity_do_not_count_for_the_next() {
     rig.answer(Input::Enrolled { id, identity: &identity(3, rig.wall()), server_time: None });
     rig.persist();
     let id = rig.prove_action();
-    rig.fail(id, Failure::OurIdentityRefused);
+    rig.fail(id, Failure::WrongCertificateSeen);
     assert!(rig.machine.record().identity(Slot::A).is_some());
 }
 
@@ -173,10 +175,11 @@ fn the_refusals_of_one_identity_do_not_count_for_the_next() {
 fn only_verdicts_on_the_identity_count_against_it() {
     use Failure as F;
     let refused = F::Refused { status: 403, reason: heapless::String::new() };
-    let verdicts = [F::AnswerMalformed, F::OurIdentityRefused, refused, F::WrongCertificateSeen];
+    let verdicts = [F::AnswerMalformed, refused, F::WrongCertificateSeen];
     let others = [
         F::Busy { retry_after_s: None },
         F::KeyUnavailable,
+        F::OurIdentityRefused,
         F::ServerUntrusted,
         F::StorageUnavailable,
         F::Unreachable,
@@ -260,7 +263,8 @@ fn a_power_cut_while_asking_asks_again_by_the_same_name() {
 fn a_request_that_is_refused_eight_times_is_given_up_for_another_name_and_key() {
     let refused = Failure::Refused { status: 409, reason: heapless::String::new() };
     let unfit = Failure::CertificateUnfit(Unfit::Form);
-    for (failure, counts) in [(refused, true), (unfit, true), (Failure::Unreachable, false)] {
+    let busy = Failure::Busy { retry_after_s: None };
+    for (failure, counts) in [(refused, true), (unfit, true), (busy, false)] {
         let mut rig = Rig::renewing(2);
         let before = rig.durable.slot(Slot::B).clone();
         for attempt in 1..=REFUSALS_MAX {
@@ -282,4 +286,28 @@ fn a_request_that_is_refused_eight_times_is_given_up_for_another_name_and_key() 
             rig.key(3);
         }
     }
+}
+
+// Goal: a fleet does not come back in the first hour after an outage, nor ask for advice ever faster.
+#[test]
+fn a_provisioner_that_stays_away_is_asked_seldom_while_the_identity_in_use_is_good() {
+    let mut rig = Rig::renewing(2);
+    for _ in 0..=BAD_LUCK_FAILURES_MAX {
+        let id = rig.enroll_action();
+        rig.fail(id, Failure::Unreachable);
+        rig.persist();
+        if rig.machine.failures() <= BAD_LUCK_FAILURES_MAX {
+            rig.retry();
+        }
+    }
+    let waits: Vec<u32> = rig
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Failed { retry_in_s, .. } => Some(*retry_in_s),
+            _ => None,
+        })
+        .collect();
+    assert!(waits[..4].iter().all(|wait_s| *wait_s <= 8), "{waits:?}");
+    assert!(waits[4] >= 6 * 3600, "{waits:?}");
 }
