@@ -35,9 +35,9 @@ fn used(status: &Status) -> String {
     status.serial().or_fail("a serial number").to_owned()
 }
 
-/// The session since when, as the agent tells: it changes when the session does.
-fn session(status: &Status) -> Option<String> {
-    status.text("/mqtt/since").map(str::to_owned)
+/// How many sessions with the broker the agent has begun so far.
+fn sessions(device: &Device) -> usize {
+    device.log().matches("connected to the broker at").count()
 }
 
 /// Goal: renewals by schedule and by order, under steady QoS 1 traffic, lose nothing, and the time
@@ -216,7 +216,7 @@ fn slow_a_provisioner_gone_for_half_a_lifetime_is_waited_for() {
     let mut device = lab.expected_device("dev-1", &broker);
     device.start();
     let first = device.await_online();
-    let (since, serial) = (session(&first), used(&first));
+    let (begun, serial) = (sessions(&device), used(&first));
     lab.provisioner.kill();
     let watch = Stopwatch::start();
     let status = device.await_status("a renewal that fails", 20_000, |status| {
@@ -226,11 +226,30 @@ fn slow_a_provisioner_gone_for_half_a_lifetime_is_waited_for() {
     let half_ms = u64::from(lifetime_s) * 500;
     until("half a lifetime", 20_000, || (watch.elapsed_ms() > half_ms).then_some(()));
     let status = device.status().or_fail("a status");
-    assert_eq!((session(&status), used(&status)), (since, serial.clone()));
+    assert_eq!((sessions(&device), used(&status)), (begun, serial.clone()));
+    assert!(status.is_connected());
     assert_eq!(device.status_command().1, Some(4), "degraded");
     lab.start_provisioner();
     device.await_other_than(&serial, RENEWAL_MS_MAX);
     assert_eq!(lab.issued("dev-1"), 2);
+}
+
+/// Goal: a broker that is gone for a whole lifetime delays the switch, and does not prevent it: the
+/// device is not left with an identity that ran out.
+#[test]
+fn slow_a_broker_gone_for_a_lifetime_costs_no_identity() {
+    let lab = Lab::with(Plan { lifetime_s: 12, ..Plan::default() });
+    let mut broker = lab.broker();
+    let mut device = lab.expected_device("dev-1", &broker);
+    device.start();
+    let serial = used(&device.await_online());
+    broker.kill();
+    let status = device.await_failure("prove", "unreachable");
+    assert!(status.cause().or_fail("a cause").contains("broker"), "{:#}", status.0);
+    assert_eq!(used(&status), serial);
+    device.await_other_than(&serial, RENEWAL_MS_MAX);
+    broker.start();
+    device.await_status("the session", RENEWAL_MS_MAX, Status::is_connected);
 }
 
 /// Goal: whatever a provisioner says that is not itself, the identity and the session stay, the
@@ -242,7 +261,7 @@ fn a_provisioner_that_is_not_itself_changes_nothing() {
     let mut device = lab.expected_device("dev-1", &broker);
     device.start();
     let first = device.await_online();
-    let (since, serial) = (session(&first), used(&first));
+    let (begun, serial) = (sessions(&device), used(&first));
     let chain = lab.flawless();
     lab.provisioner.kill();
     let busy = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n";
@@ -262,7 +281,8 @@ fn a_provisioner_that_is_not_itself_changes_nothing() {
         order_renewal(&device);
         let status = device.await_failure("enroll", code);
         assert!(fake.seen().connections > 0, "{what}");
-        assert_eq!((session(&status), used(&status)), (since.clone(), serial.clone()), "{what}");
+        assert_eq!((sessions(&device), used(&status)), (begun, serial.clone()), "{what}");
+        assert!(status.is_connected(), "{what}");
         if code == "busy" {
             let wait_s = status.0["last_failure"]["retry_in_s"].as_u64().or_fail("a wait");
             assert!((595..=660).contains(&wait_s), "Retry-After was 600, the wait is {wait_s}");
