@@ -1,9 +1,13 @@
 //! mosquitto with the configuration that the provisioner writes: each device its own topics, its
 //! own session, and nobody else's.
 
+use std::fs;
+
+use fleetcert_tests::lab::broker::Broker;
 use fleetcert_tests::lab::by_hand::{Credential, try_openssl};
+use fleetcert_tests::lab::run::run;
 use fleetcert_tests::lab::wait::until;
-use fleetcert_tests::lab::{Lab, broker::Broker};
+use fleetcert_tests::lab::{Lab, OrFail};
 
 fn topic(device: &str, rest: &str) -> String {
     format!("fleetcert/v1/{device}/{rest}")
@@ -58,6 +62,28 @@ fn another_device_with_our_client_id_stays_another_device() {
     broker.publish(Some(&two), &topic("dev-2", "state"), "own").expect_success();
     fleet.await_message("its own", 5_000, &topic("dev-2", "state"), |payload| payload == "own");
     assert!(fleet.heard(&topic("dev-1", "state")).is_empty(), "{}", fleet.text());
+}
+
+/// Goal: the story above can fail: without the line that ties the client id to the certificate,
+/// the other device throws this one out.
+#[test]
+fn without_the_tie_another_device_throws_us_out() {
+    let lab = Lab::new();
+    let mut broker = lab.stopped_broker();
+    let config = broker.file("mosquitto.conf");
+    let text = fs::read_to_string(&config).or_fail("the configuration");
+    let untied = text.replace("use_username_as_clientid true\n", "");
+    assert_ne!(untied, text);
+    fs::write(&config, untied).or_fail("another configuration");
+    broker.start();
+    let (one, two) = (lab.enroll_by_hand("dev-1"), lab.enroll_by_hand("dev-2"));
+    let heard = lab.path("one.heard");
+    let mut victim =
+        broker.listen_with(&one, &["-i", "dev-1", "-t", &topic("dev-1", "command")], &heard);
+    let mut thief = broker.client("mosquitto_pub", Some(&two));
+    thief.args(["-i", "dev-1", "-t", &topic("dev-2", "data/x"), "-m", "1"]);
+    run(thief, b"").expect_success();
+    until("the victim to be thrown out", 5_000, || (!victim.is_undisturbed()).then_some(()));
 }
 
 /// Goal: no certificate, and one of the server tree, are nobody.
