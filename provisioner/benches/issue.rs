@@ -172,6 +172,7 @@ fn settings() -> Settings {
         groups: [(name("tokens"), group)].into(),
         labels: [].into(),
         default_group: Some(name("tokens")),
+        pending_max: 1,
         crl_validity_s: 86_400,
     }
 }

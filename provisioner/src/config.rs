@@ -36,6 +36,13 @@ pub const CONNECTIONS_MAX: usize = 256;
 /// Connections served at once, at most, whatever is said.
 const CONNECTIONS_LIMIT: usize = 16_384;
 
+/// Devices that may wait for an operator when nothing is said: more than a person looks through,
+/// and 2 MiB of database that strangers can fill.
+pub const PENDING_MAX: u32 = 4_096;
+
+/// Devices that may wait for an operator, at most, whatever is said.
+const PENDING_LIMIT: u64 = 1_000_000;
+
 /// Threads that serve connections when nothing is said.
 pub const THREADS: usize = 2;
 
@@ -73,6 +80,9 @@ pub struct Config {
     /// Connections served at once; more wait in the kernel's queue.
     #[serde(default = "default_connections_max")]
     pub connections_max: usize,
+    /// Devices that wait for an operator's first look; no unknown one is entered beyond it.
+    #[serde(default = "default_pending_max")]
+    pub pending_max: u32,
     /// Our own certificate.
     pub server: KeyPair,
     /// The authority that issues to devices: its chain up to the root, and its key.
@@ -215,6 +225,10 @@ const fn default_connections_max() -> usize {
     CONNECTIONS_MAX
 }
 
+const fn default_pending_max() -> u32 {
+    PENDING_MAX
+}
+
 const fn default_backdate_s() -> u64 {
     BACKDATE_S
 }
@@ -301,6 +315,7 @@ impl Config {
         range("device.backdate_s", self.device.backdate_s_max, 0, LIFETIME_S_MAX)?;
         range("threads", self.threads as u64, 1, THREADS_LIMIT as u64)?;
         range("connections_max", self.connections_max as u64, 1, CONNECTIONS_LIMIT as u64)?;
+        range("pending_max", self.pending_max.into(), 1, PENDING_LIMIT)?;
         for group in self.groups.values() {
             lifetime("groups.*.lifetime_s", group.lifetime_s.unwrap_or(LIFETIME_S_MIN))?;
             range("groups.*.retry_after_s", group.retry_after_s.into(), 1, RETRY_AFTER_S_MAX)?;
@@ -443,6 +458,7 @@ mod tests {
             ("group = \"default\"", "group = \"line\"", "labels.line-1 names group \"line\""),
             ("\"approval\"", "\"anyone\"", "unknown variant"),
             ("listen =", "threads = 0\nlisten =", "threads is 0, expected 1 to 64"),
+            ("listen =", "pending_max = 0\nlisten =", "pending_max is 0, expected 1 to"),
         ] {
             let error = read(&WHOLE.replacen(good, bad, 1)).unwrap_err();
             assert!(error.contains(expected), "{error}");

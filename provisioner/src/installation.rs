@@ -130,6 +130,7 @@ pub(crate) fn settings(
         default_group: groups.contains_key(&default_group).then_some(default_group),
         groups,
         labels,
+        pending_max: config.pending_max,
         crl_validity_s: config.crl.lifetime_s,
     })
 }

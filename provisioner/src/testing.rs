@@ -84,6 +84,7 @@ pub(crate) fn settings() -> Settings {
         groups: groups.map(|(text, admission)| (name(text), group(admission))).into(),
         labels: groups.map(label).into(),
         default_group: Some(name("tokens")),
+        pending_max: 3,
         crl_validity_s: 7 * DAY_S,
     }
 }

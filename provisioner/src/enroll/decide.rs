@@ -111,22 +111,25 @@ impl Case {
             request: self.request.map(|id| (self.device.clone(), id)),
             token,
             certificate,
+            pending: matches!(self.credential, Credential::None),
             crl: None,
         }
     }
 
-    /// Decides.
+    /// Who claims to be asking.
+    pub(super) fn claimed(&self) -> (Actor, DeviceId) {
+        (self.actor(), self.device.clone())
+    }
+
+    /// Decides. A refusal changes nothing: it is recorded by whoever tells it.
     pub(super) fn decide(
         &self,
         view: &View,
         settings: &Settings,
         authority: &Authority,
     ) -> Verdict<Step> {
-        self.judge(view, settings, authority).unwrap_or_else(|refusal| {
-            let entry = refused(&refusal, self.actor(), self.now);
-            let audit = entry.map(|entry| entry.about(&self.device)).into_iter().collect();
-            Verdict { audit, ..Verdict::new(Step::Refused(refusal)) }
-        })
+        let judged = self.judge(view, settings, authority);
+        judged.unwrap_or_else(|refusal| Verdict::new(Step::Refused(refusal)))
     }
 
     fn judge(
@@ -307,6 +310,11 @@ impl Case {
         let is_vouched = matches!(self.credential, Credential::Certificate { .. });
         if device.serial.is_some() && approval.is_none() && !is_vouched {
             return Err(Refusal::DeviceActive { device: self.device.clone() });
+        }
+        let pending_max = settings.pending_max;
+        if view.device.is_none() && !is_vouched && view.pending >= pending_max {
+            let retry_after_s = group.retry_after_s;
+            return Err(Refusal::PendingFull { pending_max, retry_after_s });
         }
         let pending = Verdict::new(Step::Pending { retry_after_s: group.retry_after_s });
         if approval.is_some_and(|it| it.key == self.key) {

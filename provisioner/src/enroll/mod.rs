@@ -26,6 +26,7 @@ use crate::{
 
 mod decide;
 pub mod guard;
+pub mod ration;
 pub mod refusal;
 pub mod service;
 
@@ -75,6 +76,9 @@ pub struct Settings {
     pub labels: BTreeMap<Name, Name>,
     /// The group of requests without a label that come from devices we do not know.
     pub default_group: Option<Name>,
+    /// Devices that may wait for an operator. Beyond it no unknown one is entered; those that the
+    /// inventory has may always ask.
+    pub pending_max: u32,
     /// How long a CRL is good, seconds.
     pub crl_validity_s: u64,
 }

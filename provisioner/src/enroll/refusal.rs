@@ -28,6 +28,8 @@ pub enum StatusClass {
     TooLarge,
     /// 429: it may, but not so often.
     TooManyRequests,
+    /// 503: it may, but there is no room now.
+    Unavailable,
 }
 
 /// Why a request is refused.
@@ -87,6 +89,13 @@ pub enum Refusal {
     },
     /// The peer's certificate names no device of ours.
     PeerIdentity,
+    /// As many devices wait for an operator as may.
+    PendingFull {
+        /// How many may.
+        pending_max: u32,
+        /// When to ask again, seconds.
+        retry_after_s: u32,
+    },
     /// The group's policy lets nobody in this way.
     PolicyDenied {
         /// The group, if there is one.
@@ -134,6 +143,7 @@ impl StatusClass {
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::TooManyRequests => 429,
+            Self::Unavailable => 503,
         }
     }
 }
@@ -155,6 +165,7 @@ impl Refusal {
             Self::LabelMismatch { .. } => "label-mismatch",
             Self::LabelUnknown { .. } => "label-unknown",
             Self::PeerIdentity => "peer-identity",
+            Self::PendingFull { .. } => "pending-full",
             Self::PolicyDenied { .. } => "policy-denied",
             Self::RecoveryRate { .. } => "recovery-rate",
             Self::RequestConflict { .. } => "request-conflict",
@@ -163,6 +174,17 @@ impl Refusal {
             Self::SanMismatch => "san-mismatch",
             Self::SubjectMismatch => "subject-mismatch",
             Self::Token(error) => error.code(),
+        }
+    }
+
+    /// How long to wait before the same request may succeed, seconds; `None` if waiting alone does
+    /// not help.
+    #[must_use]
+    pub fn retry_after_s(&self, now: Wall) -> Option<u64> {
+        match self {
+            Self::PendingFull { retry_after_s, .. } => Some(u64::from(*retry_after_s)),
+            Self::RecoveryRate { next_at } => Some(next_at.s_since(now).max(1)),
+            _ => None,
         }
     }
 
@@ -179,6 +201,7 @@ impl Refusal {
             Self::Csr(CsrError::TooLong { .. }) => StatusClass::TooLarge,
             Self::Csr(_) | Self::DeviceName { .. } => StatusClass::BadRequest,
             Self::LabelUnknown { .. } => StatusClass::NotFound,
+            Self::PendingFull { .. } => StatusClass::Unavailable,
             Self::RecoveryRate { .. } => StatusClass::TooManyRequests,
             Self::CertificateExpired { .. }
             | Self::CertificateUnknown { .. }
@@ -249,6 +272,11 @@ impl fmt::Display for Refusal {
             Self::PeerIdentity => f.write_str(
                 "the client certificate names no device of this trust domain, expected one SPIFFE \
                  URI and the same common name",
+            ),
+            Self::PendingFull { pending_max, .. } => write!(
+                f,
+                "{pending_max} devices wait for an operator, no more may: an operator approves, \
+                 rejects, or adds this one"
             ),
             Self::PolicyDenied { group: Some(group) } => {
                 write!(f, "the policy of group {group} lets nobody in this way")

@@ -16,6 +16,7 @@ use super::{
     Answer, ClockBehind, Peer, Refusal, Request, Seen, Settings,
     decide::{Case, Step, peer_leaf, refused},
     guard::Guard,
+    ration::Ration,
 };
 use crate::{
     audit::{Actor, Entry, Event},
@@ -74,6 +75,15 @@ pub struct Provisioner<S> {
     settings: Arc<Settings>,
     authority: Arc<Authority>,
     guard: Guard,
+    ration: Ration,
+}
+
+/// Who is refused, for the audit.
+struct Asker {
+    actor: Actor,
+    device: Option<DeviceId>,
+    /// It came without a client certificate.
+    is_stranger: bool,
 }
 
 /// A token to be made.
@@ -105,7 +115,7 @@ impl<S: Store> Provisioner<S> {
     #[must_use]
     pub fn new(store: S, settings: Settings, authority: Authority) -> Self {
         let (settings, authority) = (Arc::new(settings), Arc::new(authority));
-        Self { store, settings, authority, guard: Guard::default() }
+        Self { store, settings, authority, guard: Guard::default(), ration: Ration::default() }
     }
 
     /// The store, for reading.
@@ -151,7 +161,8 @@ impl<S: Store> Provisioner<S> {
 
     /// Enrolls or re-enrolls.
     ///
-    /// Every refusal is recorded but [`Refusal::CredentialsRequired`].
+    /// Every refusal is recorded but [`Refusal::CredentialsRequired`]; those of strangers as far as
+    /// [`super::ration`] says.
     ///
     /// # Errors
     ///
@@ -163,11 +174,15 @@ impl<S: Store> Provisioner<S> {
         rng: &mut (dyn Random + Send),
     ) -> Result<Answer, ServiceError> {
         self.check_clock(now)?;
+        let is_stranger = request.peer == Peer::Anonymous;
+        let mut asker = Asker { actor: Actor::Anonymous, device: None, is_stranger };
         let serial = Serial::draw(rng);
         let case = match Case::admit(&request, &self.settings, serial, now) {
             Ok(case) => case,
-            Err(refusal) => return Err(self.refuse(refusal, now).await),
+            Err(refusal) => return Err(self.refuse(refusal, asker, now).await),
         };
+        let (actor, device) = case.claimed();
+        (asker.actor, asker.device) = (actor, Some(device));
         let (settings, authority) = (Arc::clone(&self.settings), Arc::clone(&self.authority));
         let scope = case.scope();
         let decide = move |view: &View| case.decide(view, &settings, &authority);
@@ -176,7 +191,7 @@ impl<S: Store> Provisioner<S> {
             (Step::Again(stored), _) => self.sign(Reserved::by_store(*stored)),
             (Step::Issue, Some(reserved)) => self.sign(reserved),
             (Step::Pending { retry_after_s }, _) => Ok(Answer::Pending { retry_after_s }),
-            (Step::Refused(refusal), _) => Err(ServiceError::Refused(refusal)),
+            (Step::Refused(refusal), _) => Err(self.refuse(refusal, asker, now).await),
             (Step::Fault(error), _) => Err(ServiceError::Issue(error)),
             (Step::Issue, None) => Err(ServiceError::Store(StoreError::Closed)),
         }
@@ -188,12 +203,21 @@ impl<S: Store> Provisioner<S> {
         Ok(Answer::Issued { leaf_der: der, serial })
     }
 
-    /// Records a refusal of a request that reached no decision.
-    async fn refuse(&self, refusal: Refusal, now: Wall) -> ServiceError {
-        let Some(entry) = refused(&refusal, Actor::Anonymous, now) else {
-            return ServiceError::Refused(refusal);
+    /// Records a refusal, and gives it back as the error that it is.
+    async fn refuse(&self, refusal: Refusal, asker: Asker, now: Wall) -> ServiceError {
+        let entry = refused(&refusal, asker.actor, now).map(|mut entry| {
+            entry.device = asker.device;
+            entry
+        });
+        let audit = match entry {
+            None => Vec::new(),
+            Some(entry) if asker.is_stranger => self.ration.entries(entry),
+            Some(entry) => vec![entry],
         };
-        let decide = move |_: &View| Verdict { audit: vec![entry.clone()], ..Verdict::new(()) };
+        if audit.is_empty() {
+            return ServiceError::Refused(refusal);
+        }
+        let decide = move |_: &View| Verdict { audit: audit.clone(), ..Verdict::new(()) };
         match self.store.transact(Scope::default(), decide).await {
             Ok(_) => ServiceError::Refused(refusal),
             Err(error) => ServiceError::Store(error),

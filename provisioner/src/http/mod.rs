@@ -167,9 +167,9 @@ fn refused(refusal: &Refusal, now: Wall) -> Answer {
     let status = StatusCode::from_u16(refusal.status().http()).unwrap_or(StatusCode::FORBIDDEN);
     log::info!("refused: {}: {refusal}", refusal.code());
     let answer = Answer::refusal(status, refusal.code(), &refusal.to_string());
-    match refusal {
-        Refusal::RecoveryRate { next_at } => answer.retry_after_s(next_at.s_since(now).max(1)),
-        _ => answer,
+    match refusal.retry_after_s(now) {
+        Some(wait_s) => answer.retry_after_s(wait_s),
+        None => answer,
     }
 }
 

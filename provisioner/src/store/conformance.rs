@@ -346,6 +346,25 @@ fn devices_certificates_and_audit_rows_come_in_order_and_in_pages() {
 }
 
 #[test]
+fn those_that_wait_for_a_first_look_are_counted_when_asked() {
+    over_every_store(|store| async move {
+        for (id, status) in [
+            ("gw-1", Status::Pending),
+            ("gw-2", Status::Pending),
+            ("gw-3", Status::Active),
+            ("gw-2", Status::Expected),
+            ("gw-4", Status::Pending),
+        ] {
+            let entered = Device::expected(device(id), name("tokens"), NOW);
+            store.write(vec![Change::Device(Device { status, ..entered })]).await.unwrap();
+        }
+        let scope = Scope { pending: true, ..Scope::default() };
+        assert_eq!(store.view(scope).await.pending, 2);
+        assert_eq!(store.view(Scope::default()).await.pending, 0);
+    });
+}
+
+#[test]
 fn the_newest_certificate_is_the_one_that_begins_last() {
     let authority = Arc::new(authority(TreeKind::Device));
     over_every_store(|store| {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     audit,
     authority::{Crl, KeyId, Reserved, Revocation, RevocationReason, Serial},
-    inventory::Device,
+    inventory::{Device, Status},
     token::{Token, TokenHash},
 };
 
@@ -124,9 +124,15 @@ impl State {
             request,
             token: scope.token.and_then(|hash| self.tokens.get(&hash).cloned()),
             certificate: scope.certificate.as_ref().and_then(certificate),
+            pending: if scope.pending { self.pending() } else { 0 },
             revoked: scope.crl.map_or_else(Vec::new, |issuer| self.revoked(issuer, crl.as_ref())),
             crl,
         }
+    }
+
+    fn pending(&self) -> u32 {
+        let pending = self.devices.values().filter(|device| device.status == Status::Pending);
+        u32::try_from(pending.count()).unwrap_or(u32::MAX)
     }
 
     fn newest_crl(&self, issuer: KeyId) -> Option<Crl> {

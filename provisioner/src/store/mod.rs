@@ -58,6 +58,8 @@ pub struct Scope {
     pub token: Option<TokenHash>,
     /// This certificate.
     pub certificate: Option<Serial>,
+    /// How many devices wait for an operator for the first time.
+    pub pending: bool,
     /// The newest CRL of this authority, and what it has revoked.
     pub crl: Option<KeyId>,
 }
@@ -75,6 +77,8 @@ pub struct View {
     pub token: Option<Token>,
     /// The certificate.
     pub certificate: Option<StoredCertificate>,
+    /// How many devices are [`Status::Pending`](crate::inventory::Status::Pending); 0 unless asked.
+    pub pending: u32,
     /// The newest CRL of the authority.
     pub crl: Option<Crl>,
     /// Every revoked certificate of the authority that had not expired when its newest CRL was

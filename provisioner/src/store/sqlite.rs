@@ -58,6 +58,12 @@ pub const BUSY_S_MAX: u64 = 5;
 /// Connections for reading.
 const READERS: usize = 2;
 
+/// Each once, in this order; what is released is never changed.
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("initial", include_str!("../../migrations/0001_initial.sql")),
+    ("pending", include_str!("../../migrations/0002_pending.sql")),
+];
+
 /// Memory of each connection's page cache, KiB.
 const CACHE_KIB: u32 = 1_024;
 
@@ -178,8 +184,8 @@ impl Store for SqliteStore {
 
     async fn view(&self, scope: Scope) -> Result<View, StoreError> {
         let mut connection = self.reader().await;
-        // One statement is a snapshot of its own; only a CRL takes several.
-        if scope.crl.is_none() {
+        // One statement is a snapshot of its own; only these take several.
+        if scope.crl.is_none() && !scope.pending {
             return read::view(&mut connection, &scope).await;
         }
         let mut snapshot = connection.begin().await.map_err(sql_error)?;
@@ -237,10 +243,10 @@ async fn connect(path: &Path, query_only: bool) -> Result<SqliteConnection, Stor
 }
 
 async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    const INITIAL: &str = include_str!("../../migrations/0001_initial.sql");
-    let initial =
-        Migration::new(1, "initial".into(), MigrationType::Simple, INITIAL.into_sql_str(), false);
-    let migrator = Migrator::with_migrations(vec![initial]);
+    let migration = |(number, (name, text)): (i64, (&'static str, &'static str))| {
+        Migration::new(number, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+    };
+    let migrator = Migrator::with_migrations((1..).zip(MIGRATIONS).map(migration).collect());
     migrator.run_direct(None, connection, false).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(error) => sql_error(error),
         sqlx::migrate::MigrateError::ExecuteMigration(error, _) => sql_error(error),

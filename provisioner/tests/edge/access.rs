@@ -227,3 +227,16 @@ fn a_pending_device_gets_through_once_approved() {
     smol::block_on(world.provisioner.approve(device, None, "test", START)).unwrap();
     assert_eq!(world.ask(None, &request).status, 200);
 }
+
+// Goal: a stranger for whom there is no room is told so, and when to come again.
+#[test]
+fn a_stranger_beyond_the_limit_is_told_to_come_again() {
+    let world = World::new();
+    for device in ["bench-1", "bench-2"] {
+        let request = Csr::new(device).post("lab/simpleenroll", None);
+        assert_eq!(world.ask(None, &request).status, 202);
+    }
+    let answer = world.ask(None, &Csr::new("bench-3").post("lab/simpleenroll", None));
+    assert_eq!((answer.status, answer.reason()), (503, "pending-full"), "{answer:?}");
+    assert_eq!(answer.field("retry-after"), Some("7"));
+}

@@ -118,6 +118,7 @@ pub(crate) fn settings(tokens_only: bool) -> Settings {
         groups,
         labels,
         default_group: Some(name("default")),
+        pending_max: 2,
         crl_validity_s: 86_400,
     }
 }

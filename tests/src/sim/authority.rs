@@ -131,8 +131,8 @@ impl Authority {
         let passphrase = "nothing secret here";
         let made = tree::create(TreeKind::Device, &settings, passphrase, now, &mut dice)
             .map_err(|why| fault("makes no tree", &why))?;
-        let key = tree::key_from_pem(&made.issuing_key_pem)
-            .map_err(|why| fault("reads no key", &why))?;
+        let key =
+            tree::key_from_pem(&made.issuing_key_pem).map_err(|why| fault("reads no key", &why))?;
         let issuer = Issuer::from_der(&made.issuing_certificate, &key)
             .map_err(|why| fault("takes no authority", &why))?;
         let groups = [name("by-token")?, name("by-approval")?];
@@ -156,15 +156,23 @@ impl Authority {
         let group = self.groups[usize::from(by_approval)].clone();
         at_once(self.service.add_device(device.clone(), group, OPERATOR, now))?
             .map_err(|why| fault("adds no device", &why))?;
-        if by_approval { Ok(Credential::None) } else { self.token(device, now) }
+        if by_approval {
+            return Ok(Credential::None);
+        }
+        let token = self.token(device, now)?;
+        token.ok_or_else(|| AuthorityError("gives a new device no token".to_owned()))
     }
 
-    /// Makes a one-time token for a device.
+    /// Makes a one-time token for a device; `None` if the device's state does not allow one.
     ///
     /// # Errors
     ///
-    /// [`AuthorityError`] if the provisioner makes none.
-    pub fn token(&mut self, device: &DeviceId, now: Wall) -> Result<Credential, AuthorityError> {
+    /// [`AuthorityError`] if the provisioner cannot.
+    pub fn token(
+        &mut self,
+        device: &DeviceId,
+        now: Wall,
+    ) -> Result<Option<Credential>, AuthorityError> {
         let order = TokenOrder {
             device: device.clone(),
             group: None,
@@ -172,8 +180,11 @@ impl Authority {
             ttl_s: fleetcert_provisioner::token::TOKEN_TTL_S_MAX,
         };
         let token = self.service.issue_token(order, OPERATOR, now, &mut self.dice);
-        let token = at_once(token)?.map_err(|why| fault("makes no token", &why))?;
-        Ok(Credential::Token(token.text().to_string()))
+        match at_once(token)? {
+            Ok(token) => Ok(Some(Credential::Token(token.text().to_string()))),
+            Err(ServiceError::Step(_)) => Ok(None),
+            Err(why) => Err(fault("makes no token", &why)),
+        }
     }
 
     /// Asks for a certificate.
@@ -297,6 +308,7 @@ fn settings_of(lifetime_s: u64, groups: &[Name; 2]) -> Result<Settings, Authorit
         .into(),
         labels: [].into(),
         default_group: Some(by_token.clone()),
+        pending_max: u32::MAX,
         crl_validity_s: 7 * 86_400,
     })
 }

@@ -1,7 +1,9 @@
 //! What the service refuses to whoever asks: work by a wrong clock, and more than it has room for.
 
 use super::*;
-use crate::enroll::{ClockBehind, guard::CLOCK_BEHIND_S_MAX};
+use crate::enroll::{
+    ClockBehind, guard::CLOCK_BEHIND_S_MAX, ration::STRANGER_REFUSALS_PER_MIN_MAX,
+};
 
 /// When a certificate begins that is issued at [`NOW`].
 fn newest() -> Wall {
@@ -41,4 +43,56 @@ fn the_newest_certificate_in_the_database_counts_too() {
     assert_eq!(block_on(rig.provisioner.check_stored_clock(now)), Err(behind.into()));
     assert_eq!(rig.provisioner.check_clock(now), Err(behind));
     assert_eq!(block_on(rig.provisioner.check_stored_clock(newest())), Ok(()));
+}
+
+// Goal: strangers fill so many places and no more; who is known, or waits already, is not harmed.
+#[test]
+fn strangers_beyond_the_limit_are_told_to_come_again_and_leave_no_device_behind() {
+    let mut rig = Rig::new();
+    let key = key_pair(1);
+    let added = rig.provisioner.add_device(device("known"), name("walk-in"), OPERATOR, NOW);
+    block_on(added).unwrap();
+    let pending = Ok(Answer::Pending { retry_after_s: 600 });
+    for id in ["gw-1", "gw-2", "gw-3", "known", "gw-1"] {
+        assert_eq!(rig.enroll(walk_in(id, &key), NOW), pending, "{id}");
+    }
+    let refusal = rig.refusal(walk_in("gw-4", &key), NOW);
+    expect(&refusal, "pending-full", 503);
+    assert_eq!(refusal.retry_after_s(NOW), Some(600));
+    assert_eq!(rig.device("gw-4"), None);
+    // Two places become free: "known" took one without being a stranger.
+    for id in ["gw-1", "gw-2"] {
+        rig.approve(id).unwrap();
+        rig.leaf(walk_in(id, &key), NOW);
+    }
+    assert_eq!(rig.enroll(walk_in("gw-4", &key), NOW), pending);
+    expect(&rig.refusal(walk_in("gw-5", &key), NOW), "pending-full", 503);
+}
+
+// Goal: guessing tokens fills the audit table at a bounded rate, and what a device that has proven
+// itself is refused is written down all the same.
+#[test]
+fn refusals_of_strangers_are_rationed_and_those_of_devices_are_not() {
+    let mut rig = Rig::new();
+    let key = key_pair(1);
+    let leaf = rig.enrolled("gw-1", &key);
+    let count = rig.events().len();
+    let guess = "A".repeat(43);
+    let rows = STRANGER_REFUSALS_PER_MIN_MAX as usize;
+    for n in 0..rows + 5 {
+        // Both ways to be refused, before and in the decision.
+        let stranger = if n % 2 == 0 { &guess } else { "no token" };
+        expect(&rig.refusal(by_token("gw-1", stranger, &key), NOW), "token-unknown", 401);
+    }
+    assert_eq!(rig.events().len(), count + rows);
+    let other = reenroll(&leaf, csr(&key, "gw-2"));
+    for n in 1..=rows {
+        expect(&rig.refusal(other.clone(), NOW), "csr-identity", 403);
+        assert_eq!(rig.events().len(), count + rows + n);
+    }
+    rig.refusal(by_token("gw-1", &guess, &key), NOW.plus_s(60));
+    let events = rig.events();
+    let [.., summary, last] = events.as_slice() else { panic!("no events") };
+    assert!(summary.2.starts_with("left-out: 5 more"), "{summary:?}");
+    assert!(last.2.starts_with("token-unknown"), "{last:?}");
 }

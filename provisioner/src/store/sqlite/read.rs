@@ -42,6 +42,8 @@ const REQUEST_CERTIFICATE: usize = 18;
 const TOKEN: usize = 27;
 const CERTIFICATE: usize = 36;
 
+const PENDING: &str = "SELECT COUNT(*) FROM device WHERE status = 'pending'";
+
 const CRL: &str = "SELECT number, this_update, next_update, der FROM crl WHERE issuer = ? \
     ORDER BY number DESC LIMIT 1";
 
@@ -84,6 +86,10 @@ pub(super) async fn view(
         certificate: Columns::at(&row, CERTIFICATE, "certificate").optional(certificate)?,
         ..View::default()
     };
+    if scope.pending {
+        let row = sqlx::query(PENDING).fetch_one(&mut *connection).await.map_err(sql_error)?;
+        view.pending = Columns::at(&row, 0, "device").take()?;
+    }
     if let Some(issuer) = scope.crl {
         (view.crl, view.revoked) = revocations(connection, issuer).await?;
     }
