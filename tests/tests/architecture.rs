@@ -34,6 +34,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
 
 /// What may stand at the top level; `target` and `.git` are not part of the sources.
 const TOP_LEVEL: &[&str] = &[
+    ".cargo",
     ".ci",
     ".clippy.toml",
     ".config",
