@@ -433,6 +433,20 @@ mod tests {
     }
 
     #[test]
+    fn the_limits_are_these() {
+        const HOURS_MS: u64 = 3_600_000;
+        assert_eq!(RETRY_WAIT_MS_MAX, 24 * HOURS_MS);
+        assert_eq!(RETRY_WAIT_URGENT_MS_MAX, HOURS_MS);
+        assert_eq!(RETRY_WAIT_LOCAL_MS_MAX, 300_000);
+        assert_eq!(CONSULT_WAIT_MS_MAX, 6 * HOURS_MS);
+        assert_eq!(QUARANTINE_WAIT_MS, 24 * HOURS_MS);
+        assert_eq!(IDLE_MS_MAX, 24 * HOURS_MS);
+        assert_eq!(RETRY_AFTER_S_MAX, 86_400);
+        assert_eq!(FLOOR_STEP_S, 604_800);
+        assert!(RETRY_WAIT_MS_MIN << FAILURES_MAX >= RETRY_WAIT_MS_MAX);
+    }
+
+    #[test]
     fn a_first_key_is_always_fresh() {
         let never = Policy { rekey: Rekey::Never, ..Policy::default() };
         assert_eq!(never.key_source(None), KeySource::Fresh);
