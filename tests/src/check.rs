@@ -42,8 +42,8 @@ pub trait Check {
     ///
     /// # Errors
     ///
-    /// Why the run must not have been like that.
-    fn end(&mut self, at: At) -> Result<(), String> {
+    /// When and why the run must not have been like that.
+    fn end(&mut self, at: At) -> Result<(), (At, String)> {
         let _ = at;
         Ok(())
     }
@@ -110,29 +110,21 @@ pub(crate) mod made_up {
     }
 
     /// The same, with the times given.
-    pub(crate) fn judge_at<C: Check>(
-        checker: &mut C,
-        facts: &[(At, Fact)],
-    ) -> Result<(), String> {
-        facts
-            .iter()
-            .try_for_each(|(at, fact)| checker.see(&Entry { at: *at, device: Some(0), fact: *fact }))
+    pub(crate) fn judge_at<C: Check>(checker: &mut C, facts: &[(At, Fact)]) -> Result<(), String> {
+        facts.iter().try_for_each(|(at, fact)| {
+            checker.see(&Entry { at: *at, device: Some(0), fact: *fact })
+        })
     }
 
     /// A certificate from the beginning, for thirty days.
     pub(crate) fn leaf(serial: u64, key: u64) -> Leaf {
-        let validity =
-            Validity { not_before: At(0).wall(), not_after: At(30 * DAY_MS).wall() };
+        let validity = Validity { not_before: At(0).wall(), not_after: At(30 * DAY_MS).wall() };
         Leaf { serial: Mark(serial), key: Mark(key), validity }
     }
 
     /// A record with an identity in slot A.
     pub(crate) fn active(generation: u64, leaf: Leaf) -> DurableRecord {
-        DurableRecord {
-            active: Some((Slot::A, leaf)),
-            named: [true, false],
-            ..blank(generation)
-        }
+        DurableRecord { active: Some((Slot::A, leaf)), named: [true, false], ..blank(generation) }
     }
 
     /// A record with nothing in it.

@@ -2,10 +2,8 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
-
-use crate::check::peak::Busiest;
 use crate::check::Violation;
+use crate::check::peak::Busiest;
 use crate::recorder::{Recorder, Tally};
 use crate::sim::clock::{At, DAY_MS};
 use crate::sim::exchange::Broken;
@@ -92,16 +90,16 @@ impl Outcome {
     /// The outcome as one line of JSON.
     #[must_use]
     pub fn json(&self) -> String {
-        json!({
-            "schema": SCHEMA,
-            "devices": self.settings.devices,
-            "violations": self.violated,
-            "power_cuts": self.tally.power_cuts,
-            "issued": self.issued,
-            "peak_to_mean": self.peak_to_mean(),
-            "trace_hash": self.trace_hash,
-        })
-        .to_string()
+        format!(
+            "{{\"schema\":{SCHEMA},\"devices\":{},\"violations\":{},\"power_cuts\":{},\
+             \"issued\":{},\"peak_to_mean\":{:.2},\"trace_hash\":\"{}\"}}",
+            self.settings.devices,
+            self.violated,
+            self.tally.power_cuts,
+            self.issued,
+            self.peak_to_mean(),
+            self.trace_hash,
+        )
     }
 }
 

@@ -129,13 +129,10 @@ impl Recorder {
     /// The run is over.
     pub fn end(&mut self, at: At) {
         let Self { rules, violations, violated, .. } = self;
-        let mut outcome = |rule, outcome: Result<(), String>| {
-            if let Err(why) = outcome {
-                *violated += 1;
-                violations.push(Violation { rule, at, device: None, why });
-            }
-        };
-        outcome(Peak::NAME, rules.peak.end(at));
+        if let Err((at, why)) = rules.peak.end(at) {
+            *violated += 1;
+            violations.push(Violation { rule: Peak::NAME, at, device: None, why });
+        }
     }
 
     /// Whether a device spins in one instant.

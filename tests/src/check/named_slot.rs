@@ -20,10 +20,8 @@ impl Check for NamedSlot {
         let Some(device) = entry.device else { return Ok(()) };
         match entry.fact {
             Fact::Durable(record) => *self.named.of(device) = record.named,
-            Fact::KeyErased { slot, named } => {
-                if named || self.named.of(device)[slot.index()] {
-                    return Err(format!("erased slot {}, which is named", slot.as_str()));
-                }
+            Fact::KeyErased { slot, named } if named || self.named.of(device)[slot.index()] => {
+                return Err(format!("erased slot {}, which is named", slot.as_str()));
             }
             _ => {}
         }

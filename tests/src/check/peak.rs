@@ -51,9 +51,10 @@ impl Peak {
         let window_hours = (MEAN_MIN * hours).div_ceil(self.issued).max(1);
         let size = usize::try_from(window_hours).unwrap_or(usize::MAX);
         let windows = self.hours.chunks(size).map(|window| window.iter().sum::<u64>());
-        let (index, peak) = windows.zip(0..).map(|(sum, index)| (index, sum)).max_by_key(
-            |(index, sum): &(u64, u64)| (*sum, u64::MAX - index),
-        )?;
+        let (index, peak) = windows
+            .zip(0..)
+            .map(|(sum, index)| (index, sum))
+            .max_by_key(|(index, sum): &(u64, u64)| (*sum, u64::MAX - index))?;
         Some(Busiest {
             window_hours,
             peak,
@@ -82,15 +83,15 @@ impl Check for Peak {
         Ok(())
     }
 
-    fn end(&mut self, at: At) -> Result<(), String> {
+    fn end(&mut self, at: At) -> Result<(), (At, String)> {
         match self.busiest(at) {
             Some(Busiest { window_hours, peak, at, to_mean_percent })
                 if to_mean_percent > 100 * PEAK_TO_MEAN_MAX =>
             {
-                Err(format!(
-                    "{peak} certificates in {window_hours} h from {at}: {to_mean_percent} % of \
-                     the mean"
-                ))
+                let why = format!(
+                    "{peak} certificates in {window_hours} h, {to_mean_percent} % of the mean"
+                );
+                Err((at, why))
             }
             _ => Ok(()),
         }

@@ -9,13 +9,12 @@
 
 use std::rc::Rc;
 
+use fleetcert_core::der::{Certificate, RENEWAL_ID_LEN_MAX};
 use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::event::{Event, Failure, Operation};
 use fleetcert_core::lifecycle::{Action, ActionId, BrokerProof, Input, Machine};
 use fleetcert_core::policy::{Policy, Rekey, Window};
-use fleetcert_core::record::{
-    Identity, KeySource, Record, Request, Serial, Slot, SlotState,
-};
+use fleetcert_core::record::{Identity, KeySource, Record, Request, Serial, Slot, SlotState};
 use fleetcert_core::time::{Now, Wall};
 
 use super::clock::{At, BUILD_TIME, DeviceClock, MINUTE_MS};
@@ -128,6 +127,8 @@ pub struct Device {
     pub dice: Dice,
     /// What does not work.
     pub windows: Windows,
+    /// The RFC 9773 identifier of the certificate with that serial number, once it was read.
+    pub renewal_id: Option<(Mark, String)>,
     /// Its broker connection.
     pub session: Option<Session>,
     /// How it authenticates at first contact.
@@ -165,6 +166,7 @@ impl Device {
             clock,
             dice,
             windows: Windows::default(),
+            renewal_id: None,
             session: None,
             credential: Credential::None,
             durable: None,
@@ -300,6 +302,19 @@ impl Device {
             let record = machine.record();
             (record.generation, machine.is_durable(), machine.adopted(), machine.failures())
         })
+    }
+
+    /// The RFC 9773 identifier of the identity in a slot; read once a certificate, asked for daily.
+    pub fn renewal_id(&mut self, slot: Slot) -> Option<&str> {
+        let identity = self.machine.as_ref()?.record().identity(slot)?;
+        let serial = Mark::of(&identity.serial);
+        if self.renewal_id.as_ref().is_none_or(|(known, _)| *known != serial) {
+            let mut buffer = [0; RENEWAL_ID_LEN_MAX];
+            let certificate = Certificate::parse(&identity.certificate).ok()?;
+            let text = certificate.renewal_id(&mut buffer).ok()?.to_owned();
+            self.renewal_id = Some((serial, text));
+        }
+        self.renewal_id.as_ref().map(|(_, text)| text.as_str())
     }
 
     /// Whether it has power and is awake.

@@ -1,6 +1,6 @@
 //! The file system under a device's record: two copies, and what a power cut leaves of them.
 //!
-//! **What it is.** The store of the agent as a sequence of file operations ([`SEQUENCE`]): for each
+//! **What it is.** The store of the agent as a sequence of file operations (`SEQUENCE`): for each
 //! of the two copies write a temporary file, sync it, rename it over the copy, sync the folder. The
 //! second copy is begun only when the first one's folder was synced. A power cut comes after any
 //! number of these. Operations that no sync had confirmed then happened or did not, in any
@@ -116,15 +116,30 @@ impl Disk {
         true
     }
 
-    /// Reads both copies as a boot does.
+    /// Whether both copies can be read and say the same, or none was ever saved.
     #[must_use]
-    pub fn load(&self) -> Found {
+    pub fn is_whole(&self) -> bool {
+        match &self.copies {
+            [Content::Absent, Content::Absent] => true,
+            [Content::Whole(first), Content::Whole(second)] => {
+                first.generation == second.generation
+            }
+            _ => false,
+        }
+    }
+
+    /// Reads both copies as a boot does, and makes both the one that it found: what a boot acts on
+    /// must not be in one place only.
+    pub fn load(&mut self) -> Found {
         let [first, second] = [self.parse(0), self.parse(1)];
         let readable = u8::from(first.is_some()) + u8::from(second.is_some());
         let record = match (first, second) {
             (Some(first), Some(second)) if second.generation > first.generation => Some(second),
             (first, second) => first.or(second),
         };
+        if let Some(record) = record.as_ref().filter(|_| !self.is_whole()) {
+            self.save(&Rc::new(record.clone()));
+        }
         Found { record, readable }
     }
 
@@ -152,13 +167,11 @@ fn encode(record: &Record) -> Vec<u8> {
 /// octet is always missing or wrong, so that what is found does not hang on what was encoded.
 fn torn(record: &Record, dice: &mut Dice) -> Content {
     let mut octets = encode(record);
-    let kept = usize::try_from(dice.below(1 << 16)).unwrap_or(0) * octets.len() >> 16;
-    let tail = octets.get(kept..).map_or(0, <[u8]>::len);
+    let whole = octets.len();
+    let kept = usize::try_from(dice.below(1 << 16)).unwrap_or(0) * whole / (1 << 16);
+    octets.truncate(kept);
     if dice.below(2) == 0 {
-        octets.truncate(kept);
-    } else {
-        octets.truncate(kept);
-        octets.resize(kept + tail - 1, 0);
+        octets.resize(whole - 1, 0);
     }
     Content::Octets(octets)
 }
@@ -218,6 +231,21 @@ mod tests {
             assert!(!disk.damage(&mut dice), "the last copy was damaged");
             let found = disk.load();
             assert_eq!((found.readable, found.record.map(|r| r.generation)), (1, Some(7)));
+        }
+    }
+
+    // Goal: what a boot found is found again, whatever happens to one copy then.
+    #[test]
+    fn a_boot_makes_both_copies_the_one_that_it_acts_on() {
+        for seed in 0..200 {
+            let mut dice = Dice::new(seed, 0);
+            let mut disk = Disk::new();
+            disk.save(&record(1));
+            disk.save_cut_short(&record(2), &mut dice);
+            let found = disk.load().record.unwrap().generation;
+            assert!(disk.is_whole());
+            disk.save_cut_short(&record(3), &mut dice);
+            assert!(disk.load().record.unwrap().generation >= found);
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use fleetcert_core::der::{Certificate, RENEWAL_ID_LEN_MAX};
+use fleetcert_core::der::Certificate;
 use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::enroll::check_leaf;
 use fleetcert_core::event::{Failure, Operation, Unfit};
@@ -18,7 +18,7 @@ use fleetcert_core::time::{Confidence, Reading, Validity, Wall};
 
 use super::authority::{Ask, Authority, AuthorityError, Denied, Grant};
 use super::clock::{At, BEGINNING, BUILD_TIME, SECOND_MS};
-use super::device::{Credential, Device, Reply, Session, Task, failed, leaf};
+use super::device::{Device, Reply, Session, Task, failed, leaf};
 use super::faults::Faults;
 use super::keys::{KeyError, Pool};
 use super::net::{self, Fate};
@@ -148,8 +148,7 @@ impl Peers {
             return Ok(Exchange { reply, after_ms, stale: None, facts, refused: None });
         }
         let heard = matches!(fate, Fate::Answered | Fate::Doubled);
-        let Served { reply, facts: served, refused } =
-            self.serve(device, task, slot, heard, at)?;
+        let Served { reply, facts: served, refused } = self.serve(device, task, slot, heard, at)?;
         facts.extend(served);
         let (reply, stale) = match fate {
             Fate::AnswerLost => (failed(Failure::Unreachable), None),
@@ -168,13 +167,7 @@ impl Peers {
     }
 
     /// What has to be there before anything is sent.
-    fn prepare(
-        &self,
-        device: &Device,
-        task: &Task,
-        slot: Slot,
-        at: At,
-    ) -> Result<(), Failure> {
+    fn prepare(&self, device: &Device, task: &Task, slot: Slot, at: At) -> Result<(), Failure> {
         if at < device.windows.network || at < self.provisioner_away {
             return Err(Failure::Unreachable);
         }
@@ -221,8 +214,8 @@ impl Peers {
         let now = at.wall();
         let key = device.keys.key(slot).ok_or(Broken::Machine("a request without a key"))?;
         let csr = self.pool.request(key, &device.id)?;
-        let current = authenticates_with(device, Some(request))
-            .and_then(|slot| device.identity(slot));
+        let current =
+            authenticates_with(device, Some(request)).and_then(|slot| device.identity(slot));
         let ask = Ask {
             device: &device.id,
             current: current.map(|identity| identity.certificate.as_slice()),
@@ -280,21 +273,10 @@ impl Peers {
         Ok(Served { reply, facts, refused: None })
     }
 
-    fn consult(&mut self, device: &Device, slot: Slot, at: At) -> Result<Served, Broken> {
+    fn consult(&mut self, device: &mut Device, slot: Slot, at: At) -> Result<Served, Broken> {
         let now = at.wall();
-        let Some(identity) = device.identity(slot) else {
-            return Err(Broken::Machine("advice on nothing"));
-        };
-        let expired = identity.validity.is_expired_at(now);
-        if let Err(denied) = self.authority.whoami(&identity.certificate, expired, now)? {
-            return Ok(refused(&denied, now));
-        }
-        let mut buffer = [0; RENEWAL_ID_LEN_MAX];
-        let certificate = Certificate::parse(&identity.certificate)
-            .map_err(|_| Broken::Machine("advice on what is no certificate"))?;
-        let renewal_id = certificate
-            .renewal_id(&mut buffer)
-            .map_err(|_| Broken::Machine("advice on what has no identifier"))?;
+        let renewal_id =
+            device.renewal_id(slot).ok_or(Broken::Machine("advice on what has no identifier"))?;
         let (window, retry_after_s) = self.authority.advice(renewal_id, now)?;
         let reply = Reply::Consulted { window, retry_after_s, told: now };
         Ok(Served { reply, facts: Vec::new(), refused: None })
@@ -379,10 +361,4 @@ fn read(der: &[u8], spki_sha256: &[u8; 32], device: &DeviceId) -> Option<Identit
         spki_sha256: *spki_sha256,
         certificate: CertificateBytes::from_slice(der).ok()?,
     })
-}
-
-/// Whether a device has something to show at first contact.
-#[must_use]
-pub const fn has_token(device: &Device) -> bool {
-    matches!(device.credential, Credential::Token(_))
 }

@@ -112,7 +112,7 @@ impl Faults {
     };
 
     /// A bad neighbourhood: each device has a trouble every two months, power fails twice a year
-    /// in the middle of something, the provisioner is away every three months for up to a day.
+    /// in the middle of something, the provisioner is away every three months for up to half a day.
     pub const DEFAULT: Self = Self {
         request_lost: Ppm(10_000),
         answer_lost: Ppm(5_000),
@@ -122,7 +122,7 @@ impl Faults {
         cut_rare: Ppm(20_000),
         trouble_interval_ms: 60 * DAY_MS,
         provisioner_interval_ms: 90 * DAY_MS,
-        provisioner_span: span(HOUR_MS, DAY_MS),
+        provisioner_span: span(HOUR_MS, 12 * HOUR_MS),
         broker_interval_ms: 60 * DAY_MS,
         broker_span: span(HOUR_MS, DAY_MS),
         site_interval_ms: 10 * DAY_MS,
@@ -205,8 +205,8 @@ Faults (--faults none|default|harsh), all drawn from the seed:
   clocks      no wall clock, one that starts in 1970, drift, NTP minutes after boot;
               steps to 1970 and by ten years either way for up to 7 days; suspend
   network     a device cut off for up to 40 days, a site for up to 21 (harsh: 40)
-  provisioner away for up to a day (harsh: 7)
-  broker      away, or refusing everybody because its CRL expired, up to a day (harsh: 5)
+  provisioner away for up to half a day (harsh: 7 days)
+  broker      away, or refusing everybody because its CRL expired, up to a day (harsh: 5 days)
   operators   revoke, decommission, command renewals, approve hours after they were asked
 In the last part of a run (25 days, or a quarter of a short run) everything is healed.";
 

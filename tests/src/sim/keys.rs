@@ -67,8 +67,11 @@ impl Pool {
     /// # Errors
     ///
     /// [`KeyError::Key`] if the octets are no key, which one draw in 2^32 would be.
-    #[expect(clippy::disallowed_methods, reason = "ring signs with a nonce of its own; no event \
-        depends on it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ring signs with a nonce of its own; no event \
+        depends on it"
+    )]
     pub fn draw(dice: &mut Dice) -> Result<Self, KeyError> {
         let random = SystemRandom::new();
         let keys = (0..POOL_LEN).map(|_| Key::new(&dice.octets(), &random)).collect();
@@ -95,12 +98,9 @@ impl Pool {
         let mut buffer = [0; REQUEST_LEN_MAX];
         let unsigned = UnsignedRequest::new(device, &key.spki, &[], &mut buffer)
             .map_err(|_| KeyError::Request)?;
-        let signature = key
-            .pair
-            .sign(&self.random, unsigned.to_be_signed())
-            .map_err(|_| KeyError::Request)?;
         let signature =
-            P256Signature::parse(signature.as_ref()).map_err(|_| KeyError::Request)?;
+            key.pair.sign(&self.random, unsigned.to_be_signed()).map_err(|_| KeyError::Request)?;
+        let signature = P256Signature::parse(signature.as_ref()).map_err(|_| KeyError::Request)?;
         unsigned.finish(&signature).map(<[u8]>::to_vec).map_err(|_| KeyError::Request)
     }
 }

@@ -54,6 +54,9 @@ const HEALED_DAYS_MAX: u64 = 25;
 /// half a day; twice each, because the first ask may find nobody has looked yet.
 pub const RECOVERY_MS: u64 = 4 * DAY_MS;
 
+/// How long after it could not start a daemon is started again, milliseconds.
+const RESTART_MS: u64 = MINUTE_MS;
+
 /// What happens to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
@@ -240,6 +243,11 @@ impl World {
     fn power_on(&mut self, number: u32) -> Result<(), Broken> {
         let at = self.at;
         let device = self.device(number);
+        if at < device.windows.disk && !device.disk.is_whole() {
+            // The agent makes both copies alike before it starts, and cannot.
+            self.schedule_in(RESTART_MS, What::PowerOn { device: number });
+            return Ok(());
+        }
         let (generation, readable) = device.boot(at);
         let durable = device.durable;
         self.tell(number, Fact::Booted { generation, readable });
@@ -571,7 +579,12 @@ const fn is_remote(operation: Operation) -> bool {
     matches!(operation, Operation::Consult | Operation::Enroll | Operation::Prove)
 }
 
-/// The last instant of a fault that begins at `at` and would take `ms`: none outlasts the healing.
-fn until(at: At, ms: u64, heal_at: At) -> At {
-    at.plus_ms(ms).min(heal_at.max(at.plus_ms(MINUTE_MS)))
+/// The last instant of a fault that begins at `at` and would take `ms`. None outlasts the healing;
+/// one that would ends at any instant before it, so that the world does not heal in one instant.
+fn until(dice: &mut Dice, at: At, ms: u64, heal_at: At) -> At {
+    let until = at.plus_ms(ms);
+    if until < heal_at {
+        return until;
+    }
+    at.plus_ms(dice.below(heal_at.ms_since(at)))
 }

@@ -60,7 +60,10 @@ impl World {
     pub(super) fn complain(&mut self, number: u32, reason: &str) {
         match reason {
             "approval-conflict" => self.open_ticket(number, Order::Reject),
-            "credentials-required" | "device-active" | "token-expired" | "token-used"
+            "credentials-required"
+            | "device-active"
+            | "token-expired"
+            | "token-used"
             | "token-unknown" => self.open_ticket(number, Order::GiveToken),
             _ => {}
         }
@@ -82,17 +85,14 @@ impl World {
             }
             Order::GiveToken => {
                 self.tickets[number as usize] = false;
-                let token = self.peers.authority.token(&id, now)?;
-                self.device(number).credential = token;
-                self.tell(number, Fact::TokenGiven);
+                if let Some(token) = self.peers.authority.token(&id, now)? {
+                    self.device(number).credential = token;
+                    self.tell(number, Fact::TokenGiven);
+                }
             }
             Order::Revoke => self.revoke(number)?,
             Order::Decommission => self.command(number, Command::Decommission)?,
-            Order::Renew => {
-                self.command(number, Command::Renew)?;
-                let interval_ms = self.settings.faults.command_interval_ms;
-                self.again(interval_ms, What::Operate { device: number, order });
-            }
+            Order::Renew => self.command(number, Command::Renew)?,
         }
         Ok(())
     }
@@ -129,7 +129,11 @@ impl World {
                 device.retired = true;
                 self.tell(number, Fact::Decommissioned);
             }
-            Command::Renew => self.tell(number, Fact::RenewCommanded),
+            Command::Renew => {
+                self.tell(number, Fact::RenewCommanded);
+                let interval_ms = self.settings.faults.command_interval_ms;
+                self.again(interval_ms, What::Operate { device: number, order: Order::Renew });
+            }
         }
         self.give(number, Input::Command(command))
     }

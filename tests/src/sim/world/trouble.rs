@@ -21,7 +21,7 @@ impl World {
         if self.at < self.heal_at {
             let faults = self.settings.faults;
             let ms = self.dice.span_ms(faults.provisioner_span);
-            let until = until(self.at, ms, self.heal_at);
+            let until = until(&mut self.dice, self.at, ms, self.heal_at);
             self.peers.provisioner_away = until;
             self.tell_all(Fact::Impaired { by: Impairment::ProvisionerOutage, until });
             self.again(faults.provisioner_interval_ms, What::ProvisionerOutage);
@@ -33,7 +33,7 @@ impl World {
         if self.at < self.heal_at {
             let faults = self.settings.faults;
             let ms = self.dice.span_ms(faults.broker_span);
-            let until = until(self.at, ms, self.heal_at);
+            let until = until(&mut self.dice, self.at, ms, self.heal_at);
             let broker = &mut self.peers.broker;
             let by = if self.dice.below(2) == 0 {
                 broker.away = until;
@@ -55,7 +55,7 @@ impl World {
             let first = u32::try_from(self.dice.below(u64::from(self.settings.devices)));
             let first = first.unwrap_or(0) / SITE_LEN * SITE_LEN;
             let ms = self.dice.span_ms(faults.site_span);
-            let until = until(self.at, ms, self.heal_at);
+            let until = until(&mut self.dice, self.at, ms, self.heal_at);
             for number in first..self.settings.devices.min(first + SITE_LEN) {
                 self.cut_off(number, until);
             }
@@ -91,7 +91,8 @@ impl World {
     }
 
     fn befall(&mut self, number: u32, trouble: Trouble, ms: u64) {
-        let end = until(self.at, ms, self.heal_at);
+        let (at, heal_at) = (self.at, self.heal_at);
+        let end = until(&mut self.device(number).dice, at, ms, heal_at);
         let off_ms = end.ms_since(self.at);
         match trouble {
             Trouble::Clock => self.step_clock(number, end),

@@ -25,7 +25,7 @@ impl Rig {
         rig
     }
 
-    fn failures_reported(&mut self) -> std::vec::Vec<(Operation, Failure)> {
+    fn failures_reported(&mut self) -> Vec<(Operation, Failure)> {
         self.events
             .drain(..)
             .filter_map(|event| match event {
