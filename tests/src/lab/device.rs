@@ -165,6 +165,12 @@ impl Device {
         self.process = Some(process.or_fail("fleetcert-agent run"));
     }
 
+    /// Its process number while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Takes the agent away, as a power cut would.
     pub fn kill(&mut self) {
         self.process = None;
