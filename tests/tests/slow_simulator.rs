@@ -20,7 +20,7 @@ fn survives(settings: Settings) {
 // Goal: rare coincidences come too.
 #[test]
 fn slow_many_seeds_of_harsh_faults_break_no_rule() {
-    for seed in 1_000..1_040 {
+    for seed in 1_000..1_024 {
         let faults = Faults::HARSH;
         survives(Settings { devices: 20, days: 160, seed, faults, lifetime_days: 30 });
     }
@@ -30,7 +30,7 @@ fn slow_many_seeds_of_harsh_faults_break_no_rule() {
 #[test]
 fn slow_a_large_fleet_keeps_its_peaks_low() {
     let faults = Faults::DEFAULT;
-    survives(Settings { devices: 1_000, days: 200, seed: 11, faults, lifetime_days: 30 });
+    survives(Settings { devices: 600, days: 200, seed: 11, faults, lifetime_days: 30 });
 }
 
 // Goal: certificates of ninety days outlast what those of thirty do not, and the other way round.
