@@ -477,6 +477,7 @@ mod tests {
         };
         let len = bytes(&record).len();
         assert!(len <= RECORD_LEN_MAX);
+        assert_eq!(RECORD_LEN_MAX, 2912, "a microcontroller holds this on its stack");
         let mut buffer = [0; RECORD_LEN_MAX];
         assert_eq!(record.emit(&mut buffer[..len]).map(<[u8]>::len), Ok(len));
         for short in [0, HEADER_LEN - 1, HEADER_LEN, len - CHECKSUM_LEN - 1, len - 1] {
