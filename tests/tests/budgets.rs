@@ -41,8 +41,7 @@ fn thirty_two_clients_share_their_syncs() -> Result<(), LoadError> {
 /// Octets both ways over TCP and round trips waited for since `before`.
 fn spent(device: &Device, before: (usize, usize)) -> (usize, usize) {
     let wire = device.wire();
-    let octets = wire.sent.load(Ordering::Relaxed) + wire.received.load(Ordering::Relaxed);
-    (octets - before.0, wire.turns.load(Ordering::Relaxed) - before.1)
+    (wire.octets() - before.0, wire.turns.load(Ordering::Relaxed) - before.1)
 }
 
 /// What a device on a metered link pays for its identity, TLS included.

@@ -44,9 +44,11 @@ fn run(arguments: &Arguments) -> Result<String, LoadError> {
     let mut devices = bench.devices(arguments.clients)?;
     let connections =
         if arguments.new_connections { Connections::New } else { Connections::KeptAlive };
+    let enrolled: usize = devices.iter().map(|device| device.wire().octets()).sum();
     let before = watched.usage()?;
     let outcome = reenroll(&mut devices, arguments.certificates, connections)?;
     let after = watched.usage()?;
+    let total: usize = devices.iter().map(|device| device.wire().octets()).sum();
     let cpu_ms = (after.cpu_ms - before.cpu_ms) as f64 / outcome.issued as f64;
     Ok(json!({
         "schema": 1,
@@ -57,6 +59,8 @@ fn run(arguments: &Arguments) -> Result<String, LoadError> {
         "server_cpu_ms_each": (cpu_ms * 1000.0).round() / 1000.0,
         "p50_ms": outcome.quantile(0.5).as_secs_f64() * 1000.0,
         "p99_ms": outcome.quantile(0.99).as_secs_f64() * 1000.0,
+        "octets_enrollment": enrolled / devices.len(),
+        "octets_each": (total - enrolled) as u64 / outcome.issued,
         "rss_idle_kib": idle.rss_kib,
         "rss_peak_kib": after.rss_peak_kib,
         "threads": after.threads,

@@ -53,6 +53,14 @@ pub struct Wire {
     sending: AtomicBool,
 }
 
+impl Wire {
+    /// Octets both ways so far.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
+    }
+}
+
 /// A TCP stream that counts.
 struct Counted {
     inner: TcpStream,
