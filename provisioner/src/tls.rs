@@ -14,6 +14,15 @@
 //! **Why it is sound.** Verification is rustls' webpki verifier, both times: once at the true
 //! time, and, only if that says "expired" and the *leaf* is what has expired, once more at the
 //! leaf's last second. Everything else that can be wrong with a chain is wrong then too.
+//!
+//! The issuing CA is a trust anchor beside the root, which saves the verification of a signature in
+//! each handshake. Nothing is lost by it: it is the authority whose key this service signs with,
+//! named by the same file. What webpki does not ask of an anchor need not be asked of it: it may
+//! issue (checked when it is read), it issues no CA (the lint of each certificate), and nothing
+//! that it issues outlives it ([`IssueError::AuthorityValidity`]). An issuing CA is revoked here by
+//! leaving it out of that file; certificates by it are good only if the database has them.
+//!
+//! [`IssueError::AuthorityValidity`]: crate::authority::IssueError::AuthorityValidity
 
 use std::{
     fmt, io,
@@ -57,8 +66,8 @@ pub struct Material {
     pub server_chain: Vec<CertificateDer<'static>>,
     /// The key of the leaf.
     pub server_key: PrivateKeyDer<'static>,
-    /// The device tree, issuing CAs first, the self-signed root last. Only the root is trusted;
-    /// the others complete the chain of a device that sends its leaf alone.
+    /// The device tree, issuing CAs first, the self-signed root last. All are trusted: a device may
+    /// send its leaf alone, or a chain by an earlier issuing CA of the same root.
     pub device_chain: Vec<CertificateDer<'static>>,
 }
 
@@ -133,19 +142,17 @@ pub fn acceptor(material: Material, clock: &Arc<dyn Clock>) -> Result<TlsAccepto
 
 /// Admits devices of one tree, valid or expired, and peers without a certificate.
 #[derive(Debug)]
-struct DeviceVerifier {
-    inner: Arc<dyn ClientCertVerifier>,
-    issuers: Vec<CertificateDer<'static>>,
-}
+struct DeviceVerifier(Arc<dyn ClientCertVerifier>);
 
 impl DeviceVerifier {
     fn new(
-        mut issuers: Vec<CertificateDer<'static>>,
+        anchors: Vec<CertificateDer<'static>>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let root = issuers.pop().ok_or(TlsError::NoDeviceRoot)?;
         let mut roots = RootCertStore::empty();
-        roots.add(root)?;
+        for anchor in anchors {
+            roots.add(anchor)?;
+        }
         let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .allow_unauthenticated()
             // A client that holds its leaf alone finds no issuer of its own in a list of roots,
@@ -153,7 +160,7 @@ impl DeviceVerifier {
             .clear_root_hint_subjects()
             .build()
             .map_err(|_| TlsError::NoDeviceRoot)?;
-        Ok(Self { inner, issuers })
+        Ok(Self(inner))
     }
 }
 
@@ -163,7 +170,7 @@ impl ClientCertVerifier for DeviceVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
+        self.0.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -172,9 +179,7 @@ impl ClientCertVerifier for DeviceVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let mut issuers = self.issuers.clone();
-        issuers.extend(intermediates.iter().map(|issuer| issuer.clone().into_owned()));
-        let verdict = self.inner.verify_client_cert(end_entity, &issuers, now);
+        let verdict = self.0.verify_client_cert(end_entity, intermediates, now);
         let Err(Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
         )) = verdict
@@ -184,7 +189,7 @@ impl ClientCertVerifier for DeviceVerifier {
         match validity(end_entity) {
             Some(leaf) if leaf.is_expired_at(Wall(now.as_secs())) => {
                 let last = UnixTime::since_unix_epoch(Duration::from_secs(leaf.not_after.0));
-                self.inner.verify_client_cert(end_entity, &issuers, last)
+                self.0.verify_client_cert(end_entity, intermediates, last)
             }
             _ => verdict,
         }
@@ -196,7 +201,7 @@ impl ClientCertVerifier for DeviceVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        self.0.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -205,11 +210,11 @@ impl ClientCertVerifier for DeviceVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        self.0.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.0.supported_verify_schemes()
     }
 }
 

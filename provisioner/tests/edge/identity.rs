@@ -32,6 +32,25 @@ fn a_leaf_without_its_issuer_is_enough() {
     assert_eq!(world.get(Some(&Credential { chain, pkcs8 }), &whoami()).status, 200);
 }
 
+// Goal: the issuing CA is trusted to issue to devices, not a device to issue to others: a chain by a
+// device's key is refused, whether it is completed or not.
+#[test]
+fn a_device_is_no_authority() {
+    let world = World::new();
+    let device = world.enrolled("dev1");
+    let signer = rcgen::KeyPair::try_from(device.pkcs8.as_slice()).unwrap();
+    let leaf = rustls_pki_types::CertificateDer::from(device.chain[0].clone());
+    let issuer = rcgen::Issuer::from_ca_cert_der(&leaf, signer).unwrap();
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let forged = rcgen::CertificateParams::default().signed_by(&pair, &issuer).unwrap();
+    let whole = [&[forged.der().to_vec()][..], &device.chain].concat();
+    for len in 1..=whole.len() {
+        let chain = whole[..len].to_vec();
+        let forged = Credential { chain, pkcs8: pair.serialize_der() };
+        assert!(world.try_ask(Some(&forged), get("/healthz").as_bytes()).is_err(), "{len}");
+    }
+}
+
 // Goal: TLS 1.2 identifies a device as 1.3 does.
 #[test]
 fn tls_1_2_is_spoken_too() {
