@@ -141,7 +141,9 @@ impl SqliteStore {
         let commits = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&commits);
         let work = move || {
-            smol::block_on(serve(writer, queue, &counter));
+            // Not smol's, which also waits for sockets: this thread would take them from those that
+            // serve, and each of its wake-ups would be theirs.
+            futures_lite::future::block_on(serve(writer, queue, &counter));
             drop(running);
         };
         let thread = thread::Builder::new().name("store-writer".into()).spawn(work);

@@ -17,23 +17,32 @@ use crate::{
 
 /// Everything but the CRL, in one row and one round trip. The first column of each table tells
 /// whether it has a row at all.
-const VIEW: &str = "SELECT \
-    d.id, d.group_name, d.status, d.approval_key, d.approval_asked_at, d.approval_approved_at, \
-    d.created_at, d.last_seen_at, d.recovered_at, d.serial, d.not_after, d.revoked_at, \
-    d.revoked_reason, \
-    r.device, r.id, r.key, r.serial, r.at, \
-    rc.serial, rc.issuer, rc.device, rc.key, rc.not_before, rc.not_after, rc.tbs, rc.revoked_at, \
-    rc.revoked_reason, \
-    t.hash, t.device, t.label, t.created_at, t.expires_at, t.used_at, t.used_request, t.used_key, \
-    t.used_serial, \
-    c.serial, c.issuer, c.device, c.key, c.not_before, c.not_after, c.tbs, c.revoked_at, \
-    c.revoked_reason \
-    FROM (SELECT 1) \
-    LEFT JOIN device d ON d.id = ? \
-    LEFT JOIN request r ON r.device = ? AND r.id = ? \
-    LEFT JOIN certificate rc ON rc.serial = r.serial \
-    LEFT JOIN token t ON t.hash = ? \
-    LEFT JOIN certificate c ON c.serial = ?";
+macro_rules! view {
+    () => {
+        "SELECT \
+        d.id, d.group_name, d.status, d.approval_key, d.approval_asked_at, d.approval_approved_at, \
+        d.created_at, d.last_seen_at, d.recovered_at, d.serial, d.not_after, d.revoked_at, \
+        d.revoked_reason, \
+        r.device, r.id, r.key, r.serial, r.at, \
+        rc.serial, rc.issuer, rc.device, rc.key, rc.not_before, rc.not_after, rc.tbs, rc.revoked_at, \
+        rc.revoked_reason, \
+        t.hash, t.device, t.label, t.created_at, t.expires_at, t.used_at, t.used_request, t.used_key, \
+        t.used_serial, \
+        c.serial, c.issuer, c.device, c.key, c.not_before, c.not_after, c.tbs, c.revoked_at, \
+        c.revoked_reason \
+        FROM (SELECT 1) \
+        LEFT JOIN device d ON d.id = ? \
+        LEFT JOIN request r ON r.device = ? AND r.id = ? \
+        LEFT JOIN certificate rc ON rc.serial = r.serial \
+        LEFT JOIN token t ON t.hash = ? \
+        LEFT JOIN certificate c ON c.serial = ?"
+    };
+}
+
+const VIEW: &str = view!();
+
+/// [`VIEW`] as the first look of a transaction that will write: one round trip for both.
+const BEGIN_AND_VIEW: &str = concat!("BEGIN IMMEDIATE; ", view!());
 
 /// Where each table begins in [`VIEW`].
 const DEVICE: usize = 0;
@@ -67,8 +76,24 @@ pub(super) async fn view(
     connection: &mut SqliteConnection,
     scope: &Scope,
 ) -> Result<View, StoreError> {
+    view_by(connection, VIEW, scope).await
+}
+
+/// Begins a transaction that will write, and takes its first look.
+pub(super) async fn begin_and_view(
+    connection: &mut SqliteConnection,
+    scope: &Scope,
+) -> Result<View, StoreError> {
+    view_by(connection, BEGIN_AND_VIEW, scope).await
+}
+
+async fn view_by(
+    connection: &mut SqliteConnection,
+    text: &'static str,
+    scope: &Scope,
+) -> Result<View, StoreError> {
     let request = scope.request.as_ref();
-    let row = sqlx::query(VIEW)
+    let row = sqlx::query(text)
         .bind(scope.device.as_ref().map(DeviceId::as_str))
         .bind(request.map(|(device, _)| device.as_str()))
         .bind(request.map(|(_, id)| id.as_slice()))

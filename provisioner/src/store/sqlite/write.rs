@@ -24,8 +24,10 @@ const ADD_CRL: &str =
 const ADD_REQUEST: &str =
     "INSERT INTO request (device, id, key, serial, at) VALUES (?, ?, ?, ?, ?);";
 
-const ADD_AUDIT: &str =
-    "INSERT INTO audit (at, event, device, serial, actor, detail) VALUES (?, ?, ?, ?, ?, ?);";
+/// Followed by as many [`AUDIT_ROW`] as there are entries, between commas.
+const ADD_AUDIT: &str = "INSERT INTO audit (at, event, device, serial, actor, detail) VALUES ";
+
+const AUDIT_ROW: &str = "(?, ?, ?, ?, ?, ?)";
 
 const PUT_DEVICE: &str = "INSERT OR REPLACE INTO device \
     (id, group_name, status, approval_key, approval_asked_at, approval_approved_at, created_at, \
@@ -47,34 +49,39 @@ pub(super) async fn commit(
     connection: &mut SqliteConnection,
     group: &mut [Box<dyn Job>],
 ) -> Result<Vec<Option<Reserved>>, StoreError> {
-    connection.execute("BEGIN IMMEDIATE").await.map_err(sql_error)?;
     match apply_all(connection, group).await {
-        Ok(reserved) => match connection.execute("COMMIT").await {
-            Ok(_) => Ok(reserved),
-            Err(error) => Err(rolled_back(connection, sql_error(error)).await),
-        },
+        Ok(reserved) => Ok(reserved),
         Err(error) => Err(rolled_back(connection, error).await),
     }
 }
 
-/// Ends the transaction. SQLite has done so itself after some errors, and then says no.
+/// Ends the transaction, if there is one: it may not have begun, or SQLite has ended it itself.
 async fn rolled_back(connection: &mut SqliteConnection, error: StoreError) -> StoreError {
     let _ = connection.execute("ROLLBACK").await;
     error
 }
 
+/// A connection lives on a thread of its own, and each call costs two changes of thread. The
+/// transaction therefore begins with the first look and is committed with the last rows.
 async fn apply_all(
     connection: &mut SqliteConnection,
     group: &mut [Box<dyn Job>],
 ) -> Result<Vec<Option<Reserved>>, StoreError> {
     let mut reserved = Vec::with_capacity(group.len());
-    for job in group {
-        let view = read::view(connection, job.scope()).await?;
+    let last = group.len().saturating_sub(1);
+    for (place, job) in group.iter_mut().enumerate() {
+        let view = match place {
+            0 => read::begin_and_view(connection, job.scope()).await?,
+            _ => read::view(connection, job.scope()).await?,
+        };
         let Effects { certificate, changes, audit } = job.decide(&view);
         let mut batch = Batch::default();
         certificate.iter().for_each(|row| batch.certificate(row));
         changes.iter().for_each(|change| batch.change(change));
-        audit.iter().for_each(|entry| batch.audit(entry));
+        batch.audit(&audit);
+        if place == last {
+            batch.statement("COMMIT;");
+        }
         batch.execute(connection).await?;
         reserved.push(certificate.map(Reserved::by_store));
     }
@@ -207,14 +214,20 @@ impl Batch {
             .value(used.map(|used| used.serial.as_octets().to_vec()));
     }
 
-    fn audit(&mut self, entry: &audit::Entry) {
-        self.statement(ADD_AUDIT)
-            .time(entry.at)
-            .value(entry.event.code())
-            .value(entry.device.as_ref().map(ToString::to_string))
-            .value(entry.serial.map(|serial| serial.as_octets().to_vec()))
-            .text_of(&entry.actor)
-            .value(entry.detail.clone());
+    fn audit(&mut self, entries: &[audit::Entry]) {
+        for (place, entry) in entries.iter().enumerate() {
+            self.statement(if place == 0 { ADD_AUDIT } else { ", " })
+                .statement(AUDIT_ROW)
+                .time(entry.at)
+                .value(entry.event.code())
+                .value(entry.device.as_ref().map(ToString::to_string))
+                .value(entry.serial.map(|serial| serial.as_octets().to_vec()))
+                .text_of(&entry.actor)
+                .value(entry.detail.clone());
+        }
+        if !entries.is_empty() {
+            self.statement(";");
+        }
     }
 }
 
