@@ -6,8 +6,8 @@
 //! new identity is durable within a day and two hours for the exchange itself.
 //!
 //! What counts as keeping: no power, network, provisioner, broker, disk or key store; a wrong
-//! clock; sleep; a lost message or key; and a refusal or wait that an operator has to end. Revoked and
-//! decommissioned devices are not renewed.
+//! clock; sleep; a lost message or key; and a refusal or wait that an operator has to end. Revoked
+//! and decommissioned devices are not renewed.
 
 use fleetcert_core::record::Standing;
 
