@@ -33,7 +33,7 @@ pub mod service;
 pub use self::{
     guard::ClockBehind,
     refusal::{Refusal, StatusClass},
-    service::{Provisioner, ServerOrder, ServiceError, TokenOrder},
+    service::{Provisioner, Published, ServerOrder, ServiceError, TokenOrder},
 };
 
 /// How devices of a group get their first certificate. More kinds follow with attestation.

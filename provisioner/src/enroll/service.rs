@@ -86,6 +86,15 @@ struct Asker {
     is_stranger: bool,
 }
 
+/// The list to give out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The newest list, still good.
+    pub crl: Crl,
+    /// Why there is no newer one although it is due: somebody has to look before it runs out.
+    pub overdue: Option<ServiceError>,
+}
+
 /// A token to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenOrder {
@@ -454,6 +463,25 @@ impl<S: Store> Provisioner<S> {
         let validity_s = self.settings.crl_validity_s;
         let decide = move |view: &View| next_crl(&authority, view, now, validity_s, force);
         Ok(self.store.transact(scope, decide).await?.outcome?)
+    }
+
+    /// The CRL to give out: as [`Provisioner::crl`], and where a new one is due and cannot be made, the
+    /// newest one as long as it is good. A peer with a list is better off than one without.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Provisioner::crl`], if there is no list that is still good.
+    pub async fn published(&self, now: Wall) -> Result<Published, ServiceError> {
+        let error = match self.crl(now, false).await {
+            Ok(crl) => return Ok(Published { crl, overdue: None }),
+            Err(error) => error,
+        };
+        let scope = Scope { crl: Some(self.authority.key_id()), ..Scope::default() };
+        let newest = self.store.view(scope).await?.crl;
+        match newest.filter(|newest| now < newest.next_update) {
+            Some(crl) => Ok(Published { crl, overdue: Some(error) }),
+            None => Err(error),
+        }
     }
 
     fn check_new(&self, device: &DeviceId, group: &Name) -> Result<(), ServiceError> {

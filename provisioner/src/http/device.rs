@@ -14,12 +14,12 @@ use fleetcert_core::{
 use super::{
     Asked, Edge,
     answer::{self, Answer},
-    failed, refused, trouble,
+    failed, refused,
 };
 use crate::{
     clock::rfc3339,
-    enroll::{Refusal, Seen},
-    store::{Scope, Store},
+    enroll::{Published, Refusal, Seen, ServiceError},
+    store::Store,
 };
 
 impl<S: Store> Edge<S> {
@@ -57,19 +57,42 @@ impl<S: Store> Edge<S> {
         if !self.provisioner.authority().key_id().to_string().eq_ignore_ascii_case(aki) {
             return Answer::not_found();
         }
-        match self.provisioner.crl(now, false).await {
-            Ok(crl) => Answer::ok(answer::CRL, crl.der),
+        match self.published(now).await {
+            Ok(published) => Answer::ok(answer::CRL, published.crl.der),
             Err(error) => failed(&error, now),
         }
     }
 
-    /// Does the database answer?
-    pub(super) async fn health(&self) -> Answer {
-        match self.provisioner.store().view(Scope::default()).await {
-            Ok(_) => Answer::ok(answer::JSON, b"{\"schema\":1,\"healthy\":true}\n".to_vec()),
-            Err(error) => trouble(&error),
+    /// Does the database answer, and is there a revocation list to give out? A list that is due is
+    /// made here too, so that whoever watches learns of it when that does not work.
+    pub(super) async fn health(&self, now: Wall) -> Answer {
+        match self.published(now).await {
+            Ok(Published { crl, overdue }) => json_answer(&json!({
+                "schema": 1,
+                "healthy": true,
+                "crl": {
+                    "number": crl.number,
+                    "nextUpdate": rfc3339(crl.next_update),
+                    "overdue": overdue.is_some(),
+                },
+            })),
+            Err(error) => failed(&error, now),
         }
         .uncached()
+    }
+
+    /// The list to give out; warns if it should be a newer one.
+    async fn published(&self, now: Wall) -> Result<Published, ServiceError> {
+        let published = self.provisioner.published(now).await?;
+        if let Some(error) = &published.overdue {
+            log::warn!(
+                "revocation list {} is past half of its validity and no new one can be made: \
+                 {error}; brokers refuse every device after {}",
+                published.crl.number,
+                rfc3339(published.crl.next_update)
+            );
+        }
+        Ok(published)
     }
 }
 

@@ -90,7 +90,7 @@ impl<S: Store> Edge<S> {
             Route::Est(label, Est::SimpleReenroll) => {
                 self.enroll(Operation::Reenroll, label, asked).await
             }
-            Route::Health => self.health().await,
+            Route::Health => self.health(asked.now).await,
             Route::RenewalInfo(id) => self.renewal_info(id, &asked).await,
             Route::WhoAmI => self.whoami(uri.query(), &asked).await,
         }

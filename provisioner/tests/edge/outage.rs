@@ -1,12 +1,17 @@
 //! A database that does not answer.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use fleetcert_core::{device_id::DeviceId, time::Wall, wire};
 use fleetcert_provisioner::{
     audit,
     inventory::Device,
-    store::{Committed, Scope, Store, StoreError, StoredCertificate, Verdict, View},
+    store::{
+        Committed, Scope, Store, StoreError, StoredCertificate, Verdict, View, memory::MemoryStore,
+    },
 };
 
 use crate::world::{Csr, World, limits, settings};
@@ -65,6 +70,85 @@ fn a_service_whose_clock_went_back_is_silent() {
     }
     world.advance_s(DAY_S);
     assert_eq!(world.get(None, "/healthz").status, 200);
+}
+
+/// A database that can be read, and written unless the disk is full.
+struct Disk {
+    inner: MemoryStore,
+    full: Arc<AtomicBool>,
+}
+
+impl Store for Disk {
+    async fn transact<T, D>(&self, scope: Scope, decide: D) -> Result<Committed<T>, StoreError>
+    where
+        T: Send + 'static,
+        D: Fn(&View) -> Verdict<T> + Send + 'static,
+    {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(StoreError::Io { cause: "the disk is full".into() });
+        }
+        self.inner.transact(scope, decide).await
+    }
+
+    async fn view(&self, scope: Scope) -> Result<View, StoreError> {
+        self.inner.view(scope).await
+    }
+
+    async fn devices(
+        &self,
+        after: Option<DeviceId>,
+        limit: u32,
+    ) -> Result<Vec<Device>, StoreError> {
+        self.inner.devices(after, limit).await
+    }
+
+    async fn certificates(
+        &self,
+        device: DeviceId,
+        limit: u32,
+    ) -> Result<Vec<StoredCertificate>, StoreError> {
+        self.inner.certificates(device, limit).await
+    }
+
+    async fn newest(&self) -> Result<Option<Wall>, StoreError> {
+        self.inner.newest().await
+    }
+
+    async fn audit(&self, after: u64, limit: u32) -> Result<Vec<audit::Row>, StoreError> {
+        self.inner.audit(after, limit).await
+    }
+}
+
+// Goal: a list is made anew at half of its validity. Where that does not work, whoever watches is
+// told while there is time, and the old list is given out as long as it is good and no longer.
+#[test]
+fn a_list_that_cannot_be_made_anew_raises_an_alarm_while_it_is_still_good() {
+    let full = Arc::new(AtomicBool::new(false));
+    let disk = Disk { inner: MemoryStore::new(), full: Arc::clone(&full) };
+    let world = World::over(disk, settings(false), limits());
+    let path = format!("{}{}.crl", wire::CRL_PATH, world.provisioner.authority().key_id());
+    let health = || -> serde_json::Value {
+        let answer = world.get(None, "/healthz");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        serde_json::from_slice(&answer.body).unwrap()
+    };
+    let crl = |health: &serde_json::Value| {
+        (health["crl"]["number"].as_u64().unwrap(), health["crl"]["overdue"].as_bool().unwrap())
+    };
+    let first = world.get(None, &path).body;
+    full.store(true, Ordering::SeqCst);
+    world.advance_s(DAY_S / 2 - 1);
+    assert_eq!(crl(&health()), (1, false));
+    world.advance_s(1);
+    assert_eq!(crl(&health()), (1, true));
+    assert_eq!(health()["crl"]["nextUpdate"], "2026-01-02T00:00:00Z");
+    assert_eq!(world.get(None, &path).body, first);
+    world.advance_s(DAY_S / 2);
+    assert_eq!(world.get(None, &path).status, 503);
+    assert_eq!(world.get(None, "/healthz").status, 503);
+    full.store(false, Ordering::SeqCst);
+    assert_eq!(crl(&health()), (2, false));
+    assert_ne!(world.get(None, &path).body, first);
 }
 
 // Goal: trouble with the database is said to be ours and to pass, and not what it is.
