@@ -193,7 +193,10 @@ fn a_service_says_when_it_is_ready_and_stops_when_told() {
     assert_ne!(address.port(), 0);
     std::net::TcpStream::connect(address).unwrap();
     ok(folder.path(), "device add dev1");
-    ok(folder.path(), "device revoke dev1 --reason key-compromise");
+    let told = ok(folder.path(), "device revoke dev1 --reason key-compromise");
+    for part in ["dev1 is revoked", "crl write", "kill -HUP", "restart the broker"] {
+        assert!(told.contains(part), "{told}");
+    }
     let pid = rustix::process::Pid::from_child(&service.0);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let status = poll(|| service.0.try_wait().unwrap());

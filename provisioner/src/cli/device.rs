@@ -42,15 +42,26 @@ pub(super) async fn run(config: &Path, command: DeviceCommand) -> Result<(), Fai
         DeviceCommand::Revoke { id, reason } => {
             let device = provisioner.revoke(id, reason, &operator, now).await?;
             provisioner.crl(now, true).await?;
-            output::print(&format!(
-                "{} revoked, here at once; brokers know when they have the new list: `crl write`\n",
-                device.id
-            ));
+            output::print(&revoked(&device));
         }
         DeviceCommand::Show { id, format } => show(provisioner.store(), id, format).await?,
     }
     provisioner.store().close().await;
     Ok(())
+}
+
+/// What is done, and what only the operator can do: a broker reads the list when it is told to, and
+/// looks at it when a client connects, not while one is connected.
+fn revoked(device: &Device) -> String {
+    format!(
+        "{id} is revoked: this service refuses it from now on. Brokers still serve it until you
+1. give each of them the new list, so that it cannot connect again:
+     fleetcert-provisioner crl write --out FOLDER/crl.pem && kill -HUP \"$(pidof mosquitto)\"
+2. end the session that it may have now: restart the broker; where mosquitto's dynamic security
+   plugin is in use, `mosquitto_ctrl dynsec disableClient {id}` ends this one alone.
+",
+        id = device.id
+    )
 }
 
 async fn list(store: &impl Store, format: Format) -> Result<(), Failure> {
