@@ -204,7 +204,13 @@ impl Machine {
             (Failure::KeyLost, Step::Adopt(_) | Step::EnsureKey(_, KeySource::Other)) => {
                 self.active_lost = true;
             }
-            (Failure::KeyLost, Step::Enroll(slot, _) | Step::Prove(slot)) => self.discard(slot),
+            (Failure::KeyLost, Step::Prove(slot)) => self.discard(slot),
+            // The key in use may be the lost one: adopting it again will tell.
+            (Failure::KeyLost, Step::Consult(_)) => self.adopted = None,
+            (Failure::KeyLost, Step::Enroll(slot, _)) => {
+                self.discard(slot);
+                self.adopted = None;
+            }
             (_, Step::Prove(_) | Step::Enroll(..)) if is_verdict(&failure) => {
                 self.refusals = self.refusals.saturating_add(1);
             }

@@ -308,3 +308,48 @@ fn keys_are_made_once_for_one_request() {
     again.answer(Input::KeyReady { id, spki_sha256: key(1) });
     again.enroll_action();
 }
+
+#[test]
+fn a_key_that_vanishes_while_in_use_is_noticed_and_replaced_by_a_first_contact() {
+    let mut asking = Rig::active();
+    asking.command(Command::Renew);
+    asking.persist();
+    asking.key(2);
+    let id = asking.enroll_action();
+    asking.fail(id, Failure::KeyLost);
+    let mut consulting = Rig::active();
+    consulting.pass_s(86_400);
+    let id = consulting.consult_action();
+    consulting.fail(id, Failure::KeyLost);
+    for mut rig in [asking, consulting] {
+        let Some(Action::Adopt { id, slot: Slot::A }) = rig.next() else { panic!("trusts it") };
+        rig.fail(id, Failure::KeyLost);
+        let request = loop {
+            match rig.next() {
+                Some(Action::EraseKey { id, .. }) => rig.done(id),
+                Some(Action::Persist { id }) => {
+                    rig.durable = rig.machine.record().clone();
+                    rig.done(id);
+                }
+                other => panic!("{other:?}"),
+            }
+            match rig.durable.slot(Slot::B) {
+                SlotState::Requesting(request) if request.kind == Kind::First => break *request,
+                _ => {}
+            }
+        };
+        assert_eq!(rig.durable.active, Some(Slot::A), "its certificate is kept until then");
+        assert_eq!((request.kind, request.source), (Kind::First, KeySource::Fresh));
+    }
+}
+
+#[test]
+fn a_key_that_was_only_said_to_be_lost_is_taken_into_use_again() {
+    let mut rig = Rig::active();
+    rig.pass_s(86_400);
+    let id = rig.consult_action();
+    rig.fail(id, Failure::KeyLost);
+    rig.adopt(Slot::A);
+    assert_eq!(rig.next(), None);
+    assert_eq!(rig.machine.phase(rig.now), Phase::Active);
+}
