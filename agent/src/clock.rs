@@ -4,7 +4,6 @@
 //! [`Waiter`] wakes the shell no later than it wished. Deadlines are kept on `CLOCK_BOOTTIME`, so
 //! a device that slept for a month wakes to a deadline that has passed, and not a month late.
 
-mod civil;
 mod ntp;
 mod wait;
 
@@ -15,7 +14,6 @@ use fleetcert_core::time::{Mono, Now, Wall};
 use rustix::time::{ClockId, clock_gettime};
 use smol::Timer;
 
-pub use civil::rfc3339;
 pub use wait::Waiter;
 
 /// The kernel's clocks: `CLOCK_BOOTTIME`, which counts suspend, and `CLOCK_REALTIME`.

@@ -9,7 +9,7 @@ use std::io::Write as _;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::clock::{SystemClock, rfc3339};
+use crate::clock::SystemClock;
 
 /// What the modules of this product begin with; others are heard from when something is wrong.
 const OURS: &str = "fleetcert";
@@ -53,7 +53,7 @@ impl Logger {
         let mut line = if self.journal {
             format!("<{}>", priority(record.level()))
         } else {
-            let time = SystemClock.wall().map(rfc3339).unwrap_or_default();
+            let time = SystemClock.wall().map(|wall| wall.to_string()).unwrap_or_default();
             format!("{time} {:5} ", record.level().as_str().to_ascii_lowercase())
         };
         for c in record.args().to_string().chars() {

@@ -12,7 +12,6 @@ use fleetcert_core::time::Now;
 use serde_json::{Value, json};
 
 use crate::cause::Causes;
-use crate::clock::rfc3339;
 use crate::context::Executor;
 use crate::link::{Link, Publication};
 use crate::status::{Board, FailureNote, SCHEMA, advice, serial_text};
@@ -47,7 +46,7 @@ impl Reporter {
             "schema": SCHEMA,
             "event": name,
             "device_id": self.device.as_str(),
-            "at": now.wall.map(rfc3339),
+            "at": now.wall.map(|wall| wall.to_string()),
             "text": text,
         });
         if let (Value::Object(payload), Value::Object(facts)) = (&mut payload, facts) {
@@ -137,15 +136,15 @@ fn facts(event: &Event) -> Value {
         }
         Event::CandidateDiscarded { slot } => json!({"slot": slot.as_str()}),
         Event::ClockJudged { known } => json!({"known": known}),
-        Event::ClockRefused { offered } => json!({"offered": rfc3339(*offered)}),
+        Event::ClockRefused { offered } => json!({"offered": offered.to_string()}),
         Event::Decommissioned | Event::Quarantined => json!({}),
         Event::Enrolled { slot, serial, not_after } => json!({
             "slot": slot.as_str(),
             "serial": serial_text(serial),
-            "not_after": rfc3339(*not_after),
+            "not_after": not_after.to_string(),
         }),
         Event::Expired { time, not_after } => {
-            json!({"time": rfc3339(*time), "not_after": rfc3339(*not_after)})
+            json!({"time": time.to_string(), "not_after": not_after.to_string()})
         }
         Event::Failed { operation, failure, retry_in_s } => json!({
             "operation": operation.code(),
@@ -173,14 +172,14 @@ fn text(event: &Event, cause: Option<&str>) -> String {
             "the wall clock is not believed; nothing is judged by it".to_owned()
         }
         Event::ClockRefused { offered } => {
-            format!("the provisioner's time {} lies in the past; not taken", rfc3339(*offered))
+            format!("the provisioner's time {offered} lies in the past; not taken")
         }
         Event::Decommissioned => "decommissioned; the keys are erased".to_owned(),
         Event::Enrolled { serial, not_after, .. } => {
-            format!("certificate {} issued, until {}", serial_text(serial), rfc3339(*not_after))
+            format!("certificate {} issued, until {not_after}", serial_text(serial))
         }
         Event::Expired { time, not_after } => {
-            format!("the certificate ran out at {}, it is {}", rfc3339(*not_after), rfc3339(*time))
+            format!("the certificate ran out at {not_after}, it is {time}")
         }
         Event::Failed { operation, failure, retry_in_s } => failed(
             &format!("{}: {failure}", operation.code()),

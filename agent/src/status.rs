@@ -22,7 +22,6 @@ use fleetcert_core::record::{Identity, Slot};
 use fleetcert_core::time::{Confidence, Mono, Now, Reading, Wall};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::rfc3339;
 use crate::config::KeyBackend;
 use crate::link::{LinkStatus, Trouble};
 
@@ -269,11 +268,11 @@ impl View {
             serial: serial_text(&identity.serial),
             subject: name.map(|name| format!("CN={name}")).unwrap_or_default(),
             spiffe_id: uris.find(|uri| uri.starts_with("spiffe://")).map(str::to_owned),
-            not_before: rfc3339(validity.not_before),
+            not_before: validity.not_before.to_string(),
             not_before_s: validity.not_before.0,
-            not_after: rfc3339(validity.not_after),
+            not_after: validity.not_after.to_string(),
             not_after_s: validity.not_after.0,
-            renew_at: renew_at.map(rfc3339),
+            renew_at: renew_at.map(|wall| wall.to_string()),
             renew_at_s: renew_at.map(|at| at.0),
             slot: slot.as_str().to_owned(),
             spki_sha256: hex(&identity.spki_sha256),
@@ -288,7 +287,7 @@ impl View {
         Some(Next {
             action: timer.code().to_owned(),
             in_s: then.ms_since(mono).div_ceil(1000),
-            at: at.map(rfc3339),
+            at: at.map(|wall| wall.to_string()),
             at_s: at.map(|at| at.0),
         })
     }
@@ -307,7 +306,7 @@ impl View {
         Some(Next {
             action: Timer::Renew.code().to_owned(),
             in_s: at.s_since(wall),
-            at: Some(rfc3339(at)),
+            at: Some(at.to_string()),
             at_s: Some(at.0),
         })
     }
@@ -321,9 +320,9 @@ impl View {
         };
         ClockStatus {
             confidence: confidence.to_owned(),
-            wall: wall.map(rfc3339),
+            wall: wall.map(|wall| wall.to_string()),
             wall_s: wall.map(|wall| wall.0),
-            floor: rfc3339(self.reading.floor),
+            floor: self.reading.floor.to_string(),
             floor_s: self.reading.floor.0,
         }
     }
@@ -335,7 +334,7 @@ impl View {
             Some(cause) => format!("{failure}: {cause}"),
             None => failure.to_string(),
         };
-        let wall_of = |then| self.wall_of(then, mono).map(rfc3339);
+        let wall_of = |then| self.wall_of(then, mono).map(|wall| wall.to_string());
         Some(FailureStatus {
             operation: operation.code().to_owned(),
             code: failure.code().to_owned(),
@@ -351,7 +350,7 @@ impl View {
         let since = link.connected_since.and_then(|since| self.wall_of(since, mono));
         Some(MqttStatus {
             connected: link.connected_since.is_some(),
-            since: since.map(rfc3339),
+            since: since.map(|wall| wall.to_string()),
             broker: link.broker?,
             gap_ms_last: link.gap_ms_last,
             gap_ms_max: link.gap_ms_max,
@@ -361,7 +360,7 @@ impl View {
 
     fn broker_failure(&self, trouble: &Trouble, mono: Mono) -> FailureStatus {
         let Trouble { failure, cause, at, retry_at } = trouble;
-        let wall_of = |then| self.wall_of(then, mono).map(rfc3339);
+        let wall_of = |then| self.wall_of(then, mono).map(|wall| wall.to_string());
         FailureStatus {
             operation: CONNECT.to_owned(),
             code: failure.code().to_owned(),

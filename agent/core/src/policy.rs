@@ -443,7 +443,7 @@ mod tests {
         assert_eq!(IDLE_MS_MAX, 24 * HOURS_MS);
         assert_eq!(RETRY_AFTER_S_MAX, 86_400);
         assert_eq!(FLOOR_STEP_S, 604_800);
-        assert!(RETRY_WAIT_MS_MIN << FAILURES_MAX >= RETRY_WAIT_MS_MAX);
+        const { assert!(RETRY_WAIT_MS_MIN << FAILURES_MAX >= RETRY_WAIT_MS_MAX) };
     }
 
     #[test]

@@ -6,6 +6,10 @@
 //! it is. It must never raise the floor from a source that nobody authenticated: a floor set ten
 //! years ahead by a stray NTP answer would make every true time look wrong for ten years.
 
+use core::fmt;
+use core::time::Duration;
+
+use der::DateTime;
 use serde::{Deserialize, Serialize};
 
 /// A point on the monotonic clock that also counts suspend (`CLOCK_BOOTTIME`), in milliseconds.
@@ -51,6 +55,20 @@ impl Wall {
     #[must_use]
     pub const fn s_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The last second that RFC 3339, X.509 and HTTP can write: they have four digits for the year.
+const WALL_WRITABLE_MAX: Wall = Wall(253_402_300_799);
+
+/// RFC 3339 §5.6, in UTC: `2026-11-22T00:15:07Z`. Later than the year 9999 reads as its end.
+impl fmt::Display for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wall = (*self).min(WALL_WRITABLE_MAX);
+        match DateTime::from_unix_duration(Duration::from_secs(wall.0)) {
+            Ok(civil) => civil.fmt(f),
+            Err(_) => write!(f, "{} s after 1970", wall.0),
+        }
     }
 }
 
@@ -187,6 +205,8 @@ impl Timekeeper {
 
 #[cfg(test)]
 mod tests {
+    use std::string::ToString;
+
     use super::*;
 
     const FLOOR: Wall = Wall(1_000);
@@ -207,6 +227,23 @@ mod tests {
         assert_eq!(Wall(5).minus_s(7), Wall(0));
         assert_eq!(Wall(12).s_since(Wall(5)), 7);
         assert_eq!(Wall(5).s_since(Wall(12)), 0);
+    }
+
+    /// Goal: the calendar agrees with an independent one where calendars go wrong.
+    #[test]
+    fn instants_are_written_with_their_civil_date() {
+        for (wall, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+            (u64::MAX, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(Wall(wall).to_string(), text);
+        }
     }
 
     #[test]

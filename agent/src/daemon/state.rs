@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::clock::{SystemClock, rfc3339, timer};
+use crate::clock::{SystemClock, timer};
 use crate::context::Context;
 use crate::link::{Link, LinkStatus};
 use crate::status::Board;
@@ -42,7 +42,7 @@ impl Describer {
         loop {
             timer(interval).await;
             let mut state = self.state();
-            let time = SystemClock.wall().map(rfc3339);
+            let time = SystemClock.wall().map(|wall| wall.to_string());
             state.insert("reported_at".to_owned(), json!(time));
             self.link.describe(state);
         }

@@ -9,7 +9,6 @@ use fleetcert_core::device_id::DeviceId;
 use super::{AuditCommand, Failure, output};
 use crate::{
     audit::Row,
-    clock::rfc3339,
     installation::Installation,
     store::{PAGE_LEN_MAX, Store, StoreError},
 };
@@ -55,7 +54,7 @@ fn row(row: &Row) -> Vec<String> {
     let serial = entry.serial.map(|serial| format!("{serial} ")).unwrap_or_default();
     vec![
         row.number.to_string(),
-        rfc3339(entry.at),
+        entry.at.to_string(),
         entry.event.code().to_owned(),
         device.to_owned(),
         entry.actor.to_string(),
@@ -67,7 +66,7 @@ fn json_of(row: &Row) -> serde_json::Value {
     let entry = &row.entry;
     json!({
         "number": row.number,
-        "at": rfc3339(entry.at),
+        "at": entry.at.to_string(),
         "event": entry.event.code(),
         "device": entry.device.as_ref().map(|device| device.as_str()),
         "serial": entry.serial.map(|serial| serial.to_string()),

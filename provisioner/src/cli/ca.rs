@@ -9,7 +9,7 @@ use fleetcert_core::time::{Validity, Wall};
 
 use super::{CaCommand, Failure, Format, output};
 use crate::{
-    clock::{Clock, SystemClock, rfc3339},
+    clock::{Clock, SystemClock},
     config::{LIFETIME_S_MAX, LIFETIME_S_MIN},
     credential::{Credential, Order},
     files,
@@ -136,9 +136,9 @@ fn describe(role: &'static str, der: &CertificateDer<'_>) -> Shown {
 fn row(shown: &Shown, now: Wall) -> Vec<String> {
     let until = match shown.validity {
         Some(validity) if validity.is_expired_at(now) => {
-            format!("{} EXPIRED", rfc3339(validity.not_after))
+            format!("{} EXPIRED", validity.not_after)
         }
-        Some(validity) => rfc3339(validity.not_after),
+        Some(validity) => validity.not_after.to_string(),
         None => "not readable".to_owned(),
     };
     vec![shown.role.to_owned(), until, shown.fingerprint.clone()]
@@ -150,8 +150,8 @@ fn json_of(shown: &[Shown], installation: &Installation) -> serde_json::Value {
         .map(|shown| {
             json!({
                 "role": shown.role,
-                "notBefore": shown.validity.map(|validity| rfc3339(validity.not_before)),
-                "notAfter": shown.validity.map(|validity| rfc3339(validity.not_after)),
+                "notBefore": shown.validity.map(|validity| validity.not_before.to_string()),
+                "notAfter": shown.validity.map(|validity| validity.not_after.to_string()),
                 "sha256": shown.fingerprint,
             })
         })

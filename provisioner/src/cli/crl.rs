@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{CrlCommand, Failure, output};
 use crate::{
     authority::Crl,
-    clock::{Clock, SystemClock, rfc3339},
+    clock::{Clock, SystemClock},
     files,
     installation::Installation,
     pem,
@@ -40,11 +40,7 @@ fn text(crl: &Crl) -> String {
     let (made, due, end) = (crl.this_update, crl.due_at(), crl.next_update);
     format!(
         "list {} of authority {}, made {}, next one due {}, no longer good after {}\n",
-        crl.number,
-        crl.issuer,
-        rfc3339(made),
-        rfc3339(due),
-        rfc3339(end)
+        crl.number, crl.issuer, made, due, end
     )
 }
 
@@ -53,8 +49,8 @@ fn json_of(crl: &Crl) -> serde_json::Value {
         "schema": output::SCHEMA,
         "issuer": crl.issuer.to_string(),
         "number": crl.number,
-        "thisUpdate": rfc3339(crl.this_update),
-        "dueAt": rfc3339(crl.due_at()),
-        "nextUpdate": rfc3339(crl.next_update),
+        "thisUpdate": crl.this_update.to_string(),
+        "dueAt": crl.due_at().to_string(),
+        "nextUpdate": crl.next_update.to_string(),
     })
 }

@@ -8,7 +8,7 @@ use fleetcert_core::device_id::DeviceId;
 
 use super::{DeviceCommand, Failure, Format, output};
 use crate::{
-    clock::{Clock, SystemClock, rfc3339},
+    clock::{Clock, SystemClock},
     installation::Installation,
     inventory::{Device, Status},
     store::{PAGE_LEN_MAX, Scope, Store, StoreError, StoredCertificate},
@@ -133,17 +133,17 @@ fn row(device: &Device) -> Vec<String> {
 
 fn text_of(device: &Device) -> String {
     let mut text = format!("{}: group {}, {}\n", device.id, device.group, status(device));
-    text += &format!("entered {}, ", rfc3339(device.created_at));
+    text += &format!("entered {}, ", device.created_at);
     text += &format!("last seen {}\n", output::time_or_dash(device.last_seen_at));
     if let Some(approval) = device.approval {
         let state = match approval.approved_at {
-            Some(at) => format!("approved {}", rfc3339(at)),
-            None => format!("waits since {}", rfc3339(approval.asked_at)),
+            Some(at) => format!("approved {}", at),
+            None => format!("waits since {}", approval.asked_at),
         };
         text += &format!("key {} {state}\n", approval.key);
     }
     if let Some((at, reason)) = device.revoked {
-        text += &format!("revoked {}: {}\n", rfc3339(at), reason.name());
+        text += &format!("revoked {}: {}\n", at, reason.name());
     }
     text
 }
@@ -153,18 +153,18 @@ fn json_of(device: &Device) -> Value {
         "id": device.id.as_str(),
         "group": device.group.as_str(),
         "status": status(device),
-        "createdAt": rfc3339(device.created_at),
-        "lastSeenAt": device.last_seen_at.map(rfc3339),
-        "recoveredAt": device.recovered_at.map(rfc3339),
+        "createdAt": device.created_at.to_string(),
+        "lastSeenAt": device.last_seen_at.map(|wall| wall.to_string()),
+        "recoveredAt": device.recovered_at.map(|wall| wall.to_string()),
         "serial": device.serial.map(|serial| serial.to_string()),
-        "notAfter": device.not_after.map(rfc3339),
+        "notAfter": device.not_after.map(|wall| wall.to_string()),
         "approval": device.approval.map(|approval| json!({
             "key": approval.key.to_string(),
-            "askedAt": rfc3339(approval.asked_at),
-            "approvedAt": approval.approved_at.map(rfc3339),
+            "askedAt": approval.asked_at.to_string(),
+            "approvedAt": approval.approved_at.map(|wall| wall.to_string()),
         })),
         "revoked": device.revoked.map(|(at, reason)| json!({
-            "at": rfc3339(at),
+            "at": at.to_string(),
             "reason": reason.name(),
         })),
     })
@@ -173,8 +173,8 @@ fn json_of(device: &Device) -> Value {
 fn row_of_certificate(certificate: &StoredCertificate) -> Vec<String> {
     vec![
         certificate.serial.to_string(),
-        rfc3339(certificate.validity.not_before),
-        rfc3339(certificate.validity.not_after),
+        certificate.validity.not_before.to_string(),
+        certificate.validity.not_after.to_string(),
         output::time_or_dash(certificate.revoked.map(|(at, _)| at)),
     ]
 }
@@ -183,8 +183,8 @@ fn json_of_certificate(certificate: &StoredCertificate) -> Value {
     json!({
         "serial": certificate.serial.to_string(),
         "key": certificate.key.to_string(),
-        "notBefore": rfc3339(certificate.validity.not_before),
-        "notAfter": rfc3339(certificate.validity.not_after),
-        "revokedAt": certificate.revoked.map(|(at, _)| rfc3339(at)),
+        "notBefore": certificate.validity.not_before.to_string(),
+        "notAfter": certificate.validity.not_after.to_string(),
+        "revokedAt": certificate.revoked.map(|(at, _)| at.to_string()),
     })
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use fleetcert_core::time::Wall;
 
 use super::Failure;
-use crate::{authority::KeyFingerprint, clock::rfc3339};
+use crate::authority::KeyFingerprint;
 
 /// The version of everything that `--json` prints.
 pub(super) const SCHEMA: u32 = 1;
@@ -30,7 +30,7 @@ pub(super) fn error(failure: &Failure) {
 
 /// An instant that may be missing, for people.
 pub(super) fn time_or_dash(wall: Option<Wall>) -> String {
-    wall.map_or_else(|| "-".to_owned(), rfc3339)
+    wall.map_or_else(|| "-".to_owned(), |wall| wall.to_string())
 }
 
 /// A table with aligned columns; the last column is as wide as it is.

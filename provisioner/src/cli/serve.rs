@@ -13,7 +13,7 @@ use fleetcert_core::time::Wall;
 
 use super::{Failure, ServeArgs};
 use crate::{
-    clock::{Clock, SystemClock, rfc3339},
+    clock::{Clock, SystemClock},
     files,
     http::{
         Edge,
@@ -98,7 +98,7 @@ fn warn_of_expiry(material: &Material, now: Wall) {
     match leaf {
         Some(leaf) if leaf.is_expired_at(now.plus_s(EXPIRY_NOTICE_S)) => log::warn!(
             "the server certificate is good until {} only; `ca issue-server` makes another",
-            rfc3339(leaf.not_after)
+            leaf.not_after
         ),
         Some(_) => {}
         None => log::warn!("the server certificate names no validity period"),

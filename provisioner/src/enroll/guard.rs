@@ -15,8 +15,6 @@ use std::{
 
 use fleetcert_core::time::Wall;
 
-use crate::clock::rfc3339;
-
 /// How far the clock may stand below the newest certificate, seconds: what a time service corrects
 /// in one step, and what clocks of machines on one database differ by. A certificate that was
 /// backdated leaves as much again.
@@ -57,8 +55,7 @@ impl fmt::Display for ClockBehind {
             f,
             "the clock says {}, the newest certificate began at {}: set the clock (`timedatectl`), \
              and if the clock was ahead when that was issued, restore the database from before",
-            rfc3339(self.now),
-            rfc3339(self.newest)
+            self.now, self.newest
         )
     }
 }

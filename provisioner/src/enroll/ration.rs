@@ -12,10 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use fleetcert_core::time::Wall;
 
-use crate::{
-    audit::{Actor, Entry, Event},
-    clock::rfc3339,
-};
+use crate::audit::{Actor, Entry, Event};
 
 /// Refusals of strangers that are written down each minute, at most: more than people who mistype
 /// tokens make, and some 2 GiB in a year of nothing else.
@@ -61,8 +58,7 @@ impl Minute {
         let detail = format!(
             "left-out: {} more requests without a client certificate were refused in the minute \
              from {}",
-            self.left_out,
-            rfc3339(self.began)
+            self.left_out, self.began
         );
         let entry = Entry::new(now, Event::Refused, Actor::Anonymous).saying(&detail);
         (self.left_out > 0).then_some(entry)

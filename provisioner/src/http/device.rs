@@ -17,7 +17,6 @@ use super::{
     failed, refused,
 };
 use crate::{
-    clock::rfc3339,
     enroll::{Published, Refusal, Seen, ServiceError},
     store::Store,
 };
@@ -72,7 +71,7 @@ impl<S: Store> Edge<S> {
                 "healthy": true,
                 "crl": {
                     "number": crl.number,
-                    "nextUpdate": rfc3339(crl.next_update),
+                    "nextUpdate": crl.next_update.to_string(),
                     "overdue": overdue.is_some(),
                 },
             })),
@@ -89,7 +88,7 @@ impl<S: Store> Edge<S> {
                 "revocation list {} is past half of its validity and no new one can be made: \
                  {error}; brokers refuse every device after {}",
                 published.crl.number,
-                rfc3339(published.crl.next_update)
+                published.crl.next_update
             );
         }
         Ok(published)
@@ -135,7 +134,7 @@ fn seen_answer(seen: &Seen, postcard: bool) -> Answer {
         "nonce": nonce,
         "serial": seen.serial.to_string(),
         "deviceId": device_id,
-        "serverTime": rfc3339(seen.server_time),
+        "serverTime": seen.server_time.to_string(),
     }))
 }
 
@@ -144,8 +143,8 @@ fn window_answer(info: &wire::RenewalInfo, postcard: bool) -> Answer {
         return message(info);
     }
     json_answer(&json!({
-        "suggestedWindow": { "start": rfc3339(info.start), "end": rfc3339(info.end) },
-        "serverTime": rfc3339(info.server_time),
+        "suggestedWindow": { "start": info.start.to_string(), "end": info.end.to_string() },
+        "serverTime": info.server_time.to_string(),
     }))
 }
 
