@@ -68,6 +68,11 @@ fn a_certificate_that_is_over_is_refused_and_one_in_its_last_second_is_not() {
         let id = rig.enroll_action();
         rig.answer(Input::Enrolled { id, identity: &identity(2, not_before), server_time: None });
         assert_eq!(rig.machine.record().identity(Slot::B).is_some(), fits);
+        let _next = rig.next();
+        let (time, not_after) = (rig.wall(), rig.wall().minus_s(late_s));
+        let unfit = Failure::CertificateUnfit(Unfit::Expired { time, not_after });
+        let told = rig.failures_reported().contains(&(Operation::Enroll, unfit));
+        assert_eq!(told, !fits);
     }
 }
 

@@ -4,7 +4,7 @@ use super::super::{Action, BrokerProof, Input, Phase, Timer};
 use super::rig::{LIFETIME_S, Rig, START, identity, serial};
 use crate::event::{Event, Failure};
 use crate::policy::FLOOR_STEP_S;
-use crate::record::{Kind, Record, SlotState};
+use crate::record::{Kind, Record, Slot, SlotState};
 use crate::time::{Confidence, Mono, Now, Wall};
 
 #[test]
@@ -198,4 +198,59 @@ fn a_floor_that_moved_a_week_is_worth_a_write_and_less_is_not() {
     rig.answer(Input::Consulted { id, window, retry_after_s, server_time });
     rig.persist();
     assert_eq!(rig.durable.floor, floor.plus_s(FLOOR_STEP_S));
+}
+
+impl Rig {
+    /// A device of certificate 1 that starts at `wall`, learns the time and cannot erase.
+    fn hindered(wall: Wall) -> Self {
+        let active = Rig::active();
+        let mut rig = Rig::boot(active.durable, Now { wall: Some(wall), ..active.now });
+        rig.adopt(Slot::A);
+        rig.fail_erasure();
+        rig.consult(None, 86_400);
+        rig
+    }
+
+    fn fail_erasure(&mut self) {
+        let Some(Action::EraseKey { id, .. }) = self.next() else { panic!("no EraseKey") };
+        self.fail(id, Failure::KeyUnavailable);
+    }
+}
+
+#[test]
+fn a_renewal_that_is_due_and_hindered_does_not_ask_to_be_woken_at_once() {
+    let schedule = Rig::active().machine.schedule().unwrap();
+    let mut rig = Rig::hindered(schedule.renew_at);
+    while !rig.machine.is_durable() || rig.machine.deadline().is_none() {
+        let Some(Action::Persist { id }) = rig.next() else { panic!() };
+        rig.done(id);
+    }
+    let (at, timer) = rig.machine.deadline().unwrap();
+    assert!(at > rig.now.mono, "a hot loop");
+    assert_eq!(timer, Timer::RetryLocal);
+}
+
+#[test]
+fn a_hindered_device_wakes_when_its_certificate_runs_out() {
+    let not_after = identity(1, START).validity.not_after;
+    let mut rig = Rig::hindered(not_after.minus_s(400));
+    loop {
+        while let Some(action) = rig.next() {
+            match action {
+                Action::EraseKey { id, .. } => rig.fail(id, Failure::KeyUnavailable),
+                Action::Persist { id } => rig.done(id),
+                other => panic!("{other:?}"),
+            }
+        }
+        match rig.machine.deadline().unwrap() {
+            (_, Timer::RetryLocal) => rig.pass_to_deadline(),
+            (at, timer) => {
+                assert_eq!(timer, Timer::Expiry);
+                let left_s = not_after.plus_s(1).s_since(rig.wall());
+                assert_eq!(at, rig.now.mono.plus_ms(1000 * left_s));
+                break;
+            }
+        };
+        assert!(rig.wall() <= not_after, "slept through the end");
+    }
 }

@@ -353,3 +353,25 @@ fn a_key_that_was_only_said_to_be_lost_is_taken_into_use_again() {
     assert_eq!(rig.next(), None);
     assert_eq!(rig.machine.phase(rig.now), Phase::Active);
 }
+
+#[test]
+fn an_identity_that_ran_out_does_not_make_the_retries_hot() {
+    let active = Rig::active();
+    let over = identity(1, START).validity.not_after.plus_s(1);
+    let now = crate::time::Now { wall: Some(over), ..active.now };
+    let mut rig = Rig::boot(active.durable, now);
+    rig.adopt(Slot::A);
+    rig.erase(Slot::B);
+    rig.persist();
+    rig.key(2);
+    for _ in 0..5 {
+        let id = rig.enroll_action();
+        rig.fail(id, Failure::Unreachable);
+        rig.persist();
+        rig.pass_to_deadline();
+    }
+    let id = rig.enroll_action();
+    rig.fail(id, Failure::Unreachable);
+    rig.persist();
+    assert!((16_000..=32_000).contains(&rig.wait_ms()), "{}", rig.wait_ms());
+}
