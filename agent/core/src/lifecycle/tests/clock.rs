@@ -12,8 +12,8 @@ fn without_a_clock_nothing_runs_out_and_nothing_is_due() {
     let rig = Rig::active();
     let mut rig = Rig::boot(rig.durable, Now::without_wall(Mono(5)));
     assert_eq!(rig.machine.reading(rig.now).confidence, Confidence::Unknown);
-    rig.adopt(crate::record::Slot::A);
-    rig.erase(crate::record::Slot::B);
+    rig.adopt(Slot::A);
+    rig.erase(Slot::B);
     let id = rig.consult_action();
     rig.fail(id, Failure::Unreachable);
     rig.pass_s(2 * LIFETIME_S);
@@ -28,14 +28,14 @@ fn without_a_clock_nothing_runs_out_and_nothing_is_due() {
 fn a_device_without_a_clock_learns_the_time_by_asking_and_then_decides() {
     let rig = Rig::active();
     let mut rig = Rig::boot(rig.durable, Now::without_wall(Mono(5)));
-    rig.adopt(crate::record::Slot::A);
-    rig.erase(crate::record::Slot::B);
+    rig.adopt(Slot::A);
+    rig.erase(Slot::B);
     let id = rig.consult_action();
     let server_time = Some(START.plus_s(LIFETIME_S - 1));
     rig.answer(Input::Consulted { id, window: None, retry_after_s: 60, server_time });
     rig.persist();
     rig.persist();
-    let SlotState::Requesting(request) = *rig.durable.slot(crate::record::Slot::B) else {
+    let SlotState::Requesting(request) = *rig.durable.slot(Slot::B) else {
         panic!("no renewal in the last second")
     };
     assert_eq!(request.kind, Kind::Renew);
@@ -146,12 +146,10 @@ fn an_expired_device_does_not_ask_for_advice_but_for_a_certificate() {
     let active = Rig::active();
     let later = Now { wall: Some(START.plus_s(LIFETIME_S + 1)), ..active.now };
     let mut rig = Rig::boot(active.durable, later);
-    rig.adopt(crate::record::Slot::A);
-    rig.erase(crate::record::Slot::B);
+    rig.adopt(Slot::A);
+    rig.erase(Slot::B);
     rig.persist();
-    let SlotState::Requesting(request) = *rig.durable.slot(crate::record::Slot::B) else {
-        panic!()
-    };
+    let SlotState::Requesting(request) = *rig.durable.slot(Slot::B) else { panic!() };
     assert_eq!(request.kind, Kind::Recover);
     rig.key(2);
     let id = rig.enroll_action();
