@@ -47,6 +47,13 @@ fn a_device_enrolls_by_token_and_is_born() {
     assert_eq!(status.failure(), None);
     assert!(text("/identity/renew_at") < text("/identity/not_after"));
 
+    let inspected = device.run(&["inspect", "--json"]).expect_success().stdout;
+    let inspected: Value = serde_json::from_str(&inspected).or_fail("JSON from inspect");
+    for pointer in ["/identity/serial", "/identity/not_after", "/next/action", "/next/at"] {
+        assert!(inspected.pointer(pointer).is_some_and(Value::is_string), "{pointer}");
+    }
+    assert_eq!(inspected["clock"]["confidence"], "trusted");
+    assert!(inspected["last_failure"].is_null() && inspected["certificate"]["pem"].is_string());
     let pem = lab.path("inspected.pem");
     fs::write(&pem, device.run(&["inspect", "--pem"]).expect_success().stdout).or_fail("a file");
     assert_eq!(Some(serial(&pem).as_str()), status.serial());

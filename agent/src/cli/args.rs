@@ -46,7 +46,7 @@ pub enum Command {
         #[arg(long)]
         wait: bool,
     },
-    /// Show the certificate in use
+    /// Show where the device stands, and the certificate in use
     Inspect {
         /// As JSON
         #[arg(long, conflicts_with = "pem")]

@@ -1,4 +1,4 @@
-//! The command that shows the certificate in use.
+//! The command that shows everything there is to see: the status, and the certificate in use.
 
 use fleetcert_core::der::Certificate;
 use fleetcert_core::est::base64::{Style, encode};
@@ -7,16 +7,14 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{CliError, Exit, look, say};
-use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::status::{IdentityStatus, SCHEMA, Status, View, hex};
+use crate::status::{Status, hex};
 
-/// What `inspect --json` writes.
+/// What `inspect --json` writes: what `status --json` does, and the certificate.
 #[derive(Clone, Debug, Serialize)]
 struct Inspection {
-    schema: u32,
-    device_id: String,
-    identity: IdentityStatus,
+    #[serde(flatten)]
+    status: Status,
     certificate: Facts,
 }
 
@@ -38,14 +36,9 @@ pub(super) fn inspect(config: &Config, as_json: bool, pem_only: bool) -> Result<
     if pem_only {
         return say(&pem);
     }
-    let now = SystemClock.read();
-    let status = View::of(&machine, now).at_rest(&config.device_id, config.key.backend, now.mono);
+    let status = look::look(config)?;
     let exit = Exit::of_status(&status);
-    let Status { device_id, identity: Some(shown), .. } = status else {
-        return Err(CliError::NotEnrolled);
-    };
-    let certificate = facts(identity, pem);
-    let inspection = Inspection { schema: SCHEMA, device_id, identity: shown, certificate };
+    let inspection = Inspection { status, certificate: facts(identity, pem) };
     let text = if as_json { format!("{}\n", json!(inspection)) } else { inspection.to_string() };
     say(&text)?;
     Ok(exit)
@@ -77,11 +70,13 @@ pub(super) fn pem(identity: &Identity) -> String {
 
 impl std::fmt::Display for Inspection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { identity, certificate, .. } = self;
+        let Self { status, certificate } = self;
         let shown = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
-        identity.fmt(f)?;
-        writeln!(f, "renewal   {}", shown(&identity.renew_at))?;
-        writeln!(f, "key       SHA-256 of SPKI {}", identity.spki_sha256)?;
+        status.fmt(f)?;
+        if let Some(identity) = &status.identity {
+            writeln!(f, "renewal   {}", shown(&identity.renew_at))?;
+            writeln!(f, "key       SHA-256 of SPKI {}", identity.spki_sha256)?;
+        }
         writeln!(
             f,
             "names     {}",

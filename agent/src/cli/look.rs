@@ -18,13 +18,18 @@ use crate::status::{Status, View};
 use crate::store::Store;
 
 pub(super) fn status(config: &Config, as_json: bool) -> Result<Exit, CliError> {
-    let status = match running(config)? {
-        Some(status) => status,
-        None => at_rest(config)?,
-    };
+    let status = look(config)?;
     let text = if as_json { format!("{}\n", json!(status)) } else { status.to_string() };
     say(&text)?;
     Ok(Exit::of_status(&status))
+}
+
+/// What the running agent says, or else the record.
+pub(super) fn look(config: &Config) -> Result<Status, CliError> {
+    match running(config)? {
+        Some(status) => Ok(status),
+        None => at_rest(config),
+    }
 }
 
 pub(super) fn publish(config: &Config, topic: &str, payload: &str) -> Result<Exit, CliError> {
