@@ -1,9 +1,11 @@
 //! The messages between device and provisioner that are ours, in postcard.
 //!
-//! EST (RFC 7030) carries certificates; these carry the rest, as the bodies of answers with the
-//! media type [`MEDIA_TYPE`]. Each begins with a version so that an old device can tell an answer
-//! that it does not understand from one that is damaged. `docs/design/wire.md` lays them out byte
-//! by byte. They are views: text borrows from the buffer that was parsed.
+//! EST (RFC 7030) carries certificates; these carry the rest, as bodies with the media type
+//! [`MEDIA_TYPE`]. Each begins with a version so that an old device can tell an answer
+//! that it does not understand from one that is damaged. `docs/design/wire.md` and
+//! `docs/design/attestation.md` lay them out byte by byte. They are views: text borrows from the buffer that was parsed.
+
+mod challenge;
 
 use core::fmt;
 
@@ -11,6 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::device_id::DeviceId;
 use crate::time::Wall;
+
+pub use self::challenge::{
+    CHALLENGE_HEADER, CHALLENGE_ID_LEN, CHALLENGE_NONCE_LEN, CHALLENGE_PATH, CREDENTIAL_LEN_MAX,
+    Challenge, ChallengeRequest, EK_CERTIFICATES_LEN_MAX, ENCRYPTED_SECRET_LEN_MAX,
+    PUBLIC_AREA_LEN_MAX,
+};
 
 /// The media type of these messages; a client that accepts it gets them instead of JSON.
 pub const MEDIA_TYPE: &str = "application/vnd.fleetcert.v1+postcard";
@@ -50,7 +58,7 @@ pub const REQUEST_ID_LEN: usize = 16;
 /// Octets of a time, at most: a variable-length number of 64 bits.
 const TIME_LEN_MAX: usize = 10;
 
-/// Octets that any message of this module takes, at most.
+/// Octets that [`WhoAmI`] or [`RenewalInfo`] takes, at most.
 pub const MESSAGE_LEN_MAX: usize = 256;
 
 /// Which certificate the provisioner saw on this connection.
