@@ -1,6 +1,7 @@
 //! Where the programs are: ours beside this one, as cargo builds them; others on the path.
 
 use std::env;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,6 +44,19 @@ impl Programs {
     pub fn provisioner(&self) -> Command {
         Command::new(self.folder.join("fleetcert-provisioner"))
     }
+}
+
+/// Where a program of the system is.
+///
+/// # Errors
+///
+/// [`RigError::Start`] when it is not on the path, nor where Debian keeps daemons.
+pub fn locate(name: &str) -> Result<PathBuf, RigError> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain([PathBuf::from(DAEMONS)]);
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file()).ok_or_else(|| {
+        RigError::Start { program: name.into(), source: io::ErrorKind::NotFound.into() }
+    })
 }
 
 /// A daemon of the system.
