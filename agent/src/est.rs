@@ -186,7 +186,7 @@ impl Est {
             Kind::Renew | Kind::Recover => Credentials::Certificate,
         };
         let mut buffer = buffer();
-        let enrollment = Enrollment { id: request.id.0, csr: &csr };
+        let enrollment = Enrollment { id: request.id.0, csr: &csr, challenge: None };
         let written = self.write_enrollment(enrollment, &credentials, &mut buffer);
         let len = match written {
             Ok(len) => len,

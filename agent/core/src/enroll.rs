@@ -1,9 +1,9 @@
 //! The dialogue with the provisioner, as bytes of requests and answers.
 //!
 //! **What it is.** For each thing a device asks of a provisioner, a function that writes the
-//! request and one that reads the answer: EST (RFC 7030, RFC 8951) for certificates, and two
-//! questions of our own, which certificate was seen and when to renew ([`wire`]). Daemon and
-//! firmware bring a TLS stream and call the same functions.
+//! request and one that reads the answer: EST (RFC 7030, RFC 8951) for certificates, and three
+//! questions of our own: which certificate was seen, when to renew, and what a TPM has to solve
+//! ([`wire`]). Daemon and firmware bring a TLS stream and call the same functions.
 //!
 //! **What it must never do.** Follow a redirection, which would carry a token to another host; act
 //! on a reason code; take a certificate for issued that was not asked for ([`check_leaf`]).
@@ -23,12 +23,13 @@ use crate::device_id::DeviceId;
 use crate::est::base64::{self, Style};
 use crate::http::{Method, RequestError, RequestWriter};
 use crate::wire::{
-    self, NONCE_LEN, RENEWAL_INFO_PATH, REQUEST_ID_HEADER, REQUEST_ID_LEN, WHOAMI_PATH,
+    self, CHALLENGE_HEADER, CHALLENGE_ID_LEN, CHALLENGE_PATH, ChallengeRequest, NONCE_LEN,
+    RENEWAL_INFO_PATH, REQUEST_ID_HEADER, REQUEST_ID_LEN, WHOAMI_PATH,
 };
 
 pub use self::answer::{
     Answer, AnswerError, DETAIL_LEN_MAX, Dated, EnrollAnswer, RETRY_AFTER_S_DEFAULT, Refusal,
-    read_cacerts, read_enroll, read_renewal_info, read_whoami,
+    read_cacerts, read_challenge, read_enroll, read_renewal_info, read_whoami,
 };
 pub use self::leaf::{LeafError, check_leaf};
 
@@ -92,6 +93,8 @@ pub struct Enrollment<'a> {
     pub id: [u8; REQUEST_ID_LEN],
     /// The PKCS#10 request, DER.
     pub csr: &'a [u8],
+    /// The challenge that the evidence in the request answers, if it carries any.
+    pub challenge: Option<[u8; CHALLENGE_ID_LEN]>,
 }
 
 impl<'a> Label<'a> {
@@ -237,6 +240,23 @@ pub fn renewal_info<'b>(
         .finish()
 }
 
+/// Asks what a TPM has to solve before evidence about its keys is worth anything;
+/// [`read_challenge`] reads the answer.
+///
+/// # Errors
+///
+/// [`RequestError`] if the host is none or `buffer` is too small, or the message is not one.
+pub fn challenge<'b>(
+    provisioner: Provisioner<'_>,
+    message: &ChallengeRequest<'_>,
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], RequestError> {
+    RequestWriter::new(Method::Post, provisioner.host, CHALLENGE_PATH, buffer)?
+        .header("Accept", wire::MEDIA_TYPE)?
+        .header("Content-Type", wire::MEDIA_TYPE)?
+        .finish_with(message.encoded_len(), |out| message.emit(out).ok().map(<[u8]>::len))
+}
+
 fn begin_est<'b>(
     method: Method,
     provisioner: Provisioner<'_>,
@@ -256,14 +276,17 @@ fn finish_enrollment<'b>(
     request: RequestWriter<'b>,
     enrollment: Enrollment<'_>,
 ) -> Result<&'b [u8], RequestError> {
-    let Enrollment { id, csr } = enrollment;
-    request
+    let Enrollment { id, csr, challenge } = enrollment;
+    let mut request = request
         .header("Content-Type", "application/pkcs10")?
         .header("Content-Transfer-Encoding", "base64")?
-        .header(REQUEST_ID_HEADER, &hex(&id))?
-        .finish_with(Style::Wrapped.encoded_len(csr.len()), |out| {
-            base64::encode(csr, Style::Wrapped, out).ok().map(<[u8]>::len)
-        })
+        .header(REQUEST_ID_HEADER, &hex(&id))?;
+    if let Some(challenge) = challenge {
+        request = request.header(CHALLENGE_HEADER, &hex(&challenge))?;
+    }
+    request.finish_with(Style::Wrapped.encoded_len(csr.len()), |out| {
+        base64::encode(csr, Style::Wrapped, out).ok().map(<[u8]>::len)
+    })
 }
 
 fn join(parts: &[&str]) -> Result<String<PATH_LEN_MAX>, RequestError> {

@@ -1,7 +1,8 @@
 //! What EST puts on the wire: RFC 7030 as RFC 8951 clarified it, over slices.
 //!
-//! **What it is.** The three formats inside an EST body: [`base64`], the PKCS#10 request that a
-//! device writes ([`csr`]), and the certs-only CMS message that it reads ([`cms`]).
+//! **What it is.** The formats inside an EST body: [`base64`], the PKCS#10 request that a device
+//! writes ([`csr`]) with the [`evidence`] about its key, and the certs-only CMS message that it
+//! reads ([`cms`]).
 //!
 //! **What it must never do.** Hold a key: who signs a request is not here, only what is signed.
 //!
@@ -11,3 +12,4 @@
 pub mod base64;
 pub mod cms;
 pub mod csr;
+pub mod evidence;

@@ -166,7 +166,7 @@ impl Device {
         self.rng.fill(&mut name).map_err(|_| "no randomness")?;
         let csr = self.csr()?;
         let mut buffer = [0; EXCHANGE_LEN_MAX];
-        let len = write(Enrollment { id: name, csr: &csr }, &mut buffer)?;
+        let len = write(Enrollment { id: name, csr: &csr, challenge: None }, &mut buffer)?;
         let mut reader_space = [0; EXCHANGE_LEN_MAX];
         let response = self.exchange(&buffer[..len], &mut reader_space)?;
         match enroll::read_enroll(response).answer.map_err(|error| error.to_string())? {

@@ -7,7 +7,7 @@ use crate::event::{REASON_LEN_MAX, Reason};
 use crate::http::{Response, ResponseHead};
 use crate::time::Wall;
 use crate::wire::{
-    MEDIA_TYPE, NONCE_LEN, REASON_HEADER, REASON_REVOKED, RenewalInfo, WhoAmI, WireError,
+    Challenge, MEDIA_TYPE, NONCE_LEN, REASON_HEADER, REASON_REVOKED, RenewalInfo, WhoAmI, WireError,
 };
 
 /// When to ask again if a provisioner says "pending" and not when, though RFC 7030 §4.2.3 has it
@@ -174,6 +174,22 @@ pub fn read_renewal_info<'b>(response: Response<'b>) -> Dated<Answer<'b, Renewal
         let message = RenewalInfo::parse(body).map_err(AnswerError::Wire)?;
         let RenewalInfo { start, end, .. } = message;
         if start < end { Ok(message) } else { Err(AnswerError::Window { start, end }) }
+    });
+    let told = match &answer {
+        Ok(Answer::Done(message)) => Some(message.server_time),
+        _ => date,
+    };
+    Dated { server_time: told, answer }
+}
+
+/// Reads what [`challenge`](super::challenge) was answered. A server without that question
+/// refuses with 404 or 405: it is an EST server, and evidence is nothing to it.
+#[must_use]
+pub fn read_challenge<'b>(response: Response<'b>) -> Dated<Answer<'b, Challenge<'b>>> {
+    let date = response.head.date();
+    let answer = read(response, |head, body| {
+        check_media_type(head)?;
+        Challenge::parse(body).map_err(AnswerError::Wire)
     });
     let told = match &answer {
         Ok(Answer::Done(message)) => Some(message.server_time),

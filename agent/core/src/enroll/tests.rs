@@ -6,8 +6,8 @@ use std::vec::Vec;
 use super::{
     Answer, AnswerError, DETAIL_LEN_MAX, Dated, EnrollAnswer, Enrollment, LABEL_LEN_MAX, Label,
     LeafError, NameError, Provisioner, RETRY_AFTER_S_DEFAULT, TOKEN_LEN_MAX, Token, cacerts,
-    check_leaf, read_cacerts, read_enroll, read_renewal_info, read_whoami, renewal_info,
-    simpleenroll, simplereenroll, whoami,
+    challenge, check_leaf, read_cacerts, read_challenge, read_enroll, read_renewal_info,
+    read_whoami, renewal_info, simpleenroll, simplereenroll, whoami,
 };
 use crate::der::{Certificate, CertificateError, CommonNameError, Part};
 use crate::device_id::DeviceId;
@@ -15,7 +15,7 @@ use crate::est::base64::{DecodeError, Style, encode};
 use crate::est::cms::CmsError;
 use crate::http::{Progress, RequestError, Response, ResponseReader};
 use crate::time::{Validity, Wall};
-use crate::wire::{MEDIA_TYPE, RenewalInfo, WhoAmI, WireError};
+use crate::wire::{Challenge, ChallengeRequest, MEDIA_TYPE, RenewalInfo, WhoAmI, WireError};
 
 const CSR: &[u8] = &[0x42; 49];
 const LEAF: &[u8] = include_bytes!("../../testdata/leaf.der");
@@ -31,6 +31,14 @@ const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
 const DATED: Option<Wall> = Some(Wall(784_111_777));
 const NONCE: [u8; 16] = *b"0123456789abcdef";
 
+const WANTED: ChallengeRequest<'_> = ChallengeRequest {
+    version: 1,
+    device_id: "gw-1",
+    ek_public: b"e",
+    ek_certificates: b"",
+    ak_public: b"a",
+};
+
 fn plain() -> Provisioner<'static> {
     Provisioner { host: "ca.example:8443", label: None }
 }
@@ -43,6 +51,7 @@ fn enrollment() -> Enrollment<'static> {
     Enrollment {
         id: *b"\x00\x01\x09\x0a\x0f\x10\x90\xa0\xf0\xff\xab\xcd\xef\x12\x34\x56",
         csr: CSR,
+        challenge: None,
     }
 }
 
@@ -96,6 +105,29 @@ fn a_further_enrollment_is_authenticated_by_its_connection() {
 }
 
 #[test]
+fn an_enrollment_with_evidence_names_the_challenge_that_it_answers() {
+    let mut buffer = [0; 512];
+    let enrollment = Enrollment { challenge: Some([0xc5; 16]), ..enrollment() };
+    let request = text(simplereenroll(plain(), enrollment, &mut buffer));
+    let name = "Fleetcert-Challenge: c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5\r\nContent-Length: 70\r\n";
+    assert!(request.contains(name), "{request}");
+}
+
+#[test]
+fn a_challenge_is_asked_for_with_a_message() {
+    let mut buffer = [0; 512];
+    let expected = "POST /.well-known/fleetcert/challenge HTTP/1.1\r\nHost: ca.example:8443\r\n\
+        Accept: application/vnd.fleetcert.v1+postcard\r\n\
+        Content-Type: application/vnd.fleetcert.v1+postcard\r\n\
+        Content-Length: 11\r\n\r\n\
+        \x01\x04gw-1\x01e\x00\x01a";
+    assert_eq!(text(challenge(labelled(), &WANTED, &mut buffer)), expected);
+    let unnamed = ChallengeRequest { device_id: "", ..WANTED };
+    let found = buffer.len();
+    assert_eq!(challenge(plain(), &unnamed, &mut buffer), Err(RequestError::Buffer { found }));
+}
+
+#[test]
 fn our_own_questions_ask_for_our_own_messages() {
     let mut buffer = [0; 512];
     let expected = "GET /.well-known/fleetcert/whoami?nonce=30313233343536373839616263646566 \
@@ -123,12 +155,13 @@ fn every_request_is_refused_if_the_buffer_is_one_octet_too_small() {
     let device_id = id("gw-1");
     let token = Some((&device_id, Token::parse("s3cret").unwrap()));
     type Write<'a> = &'a dyn Fn(&mut [u8]) -> Result<usize, RequestError>;
-    let requests: [Write<'_>; 5] = [
+    let requests: [Write<'_>; 6] = [
         &|out| cacerts(plain(), out).map(<[u8]>::len),
         &|out| simpleenroll(plain(), enrollment(), token, out).map(<[u8]>::len),
         &|out| simplereenroll(plain(), enrollment(), out).map(<[u8]>::len),
         &|out| whoami(plain(), &NONCE, out).map(<[u8]>::len),
         &|out| renewal_info(plain(), "a.b", out).map(<[u8]>::len),
+        &|out| challenge(plain(), &WANTED, out).map(<[u8]>::len),
     ];
     for request in requests {
         let len = request(&mut [0; 512]).unwrap();
@@ -395,6 +428,37 @@ fn the_renewal_window_is_read_and_must_have_a_length() {
     with_response(200, &ours(), b"", |response| {
         let error = AnswerError::Wire(WireError::Malformed);
         assert_eq!(read_renewal_info(response).answer, Err(error));
+    });
+}
+
+#[test]
+fn a_challenge_is_read_with_its_time() {
+    let wanted = Challenge {
+        version: 1,
+        id: NONCE,
+        nonce: [7; 32],
+        credential: b"c",
+        encrypted_secret: b"s",
+        valid_s: 120,
+        server_time: Wall(1000),
+    };
+    let mut out = [0; Challenge::MAX_LEN];
+    let body = wanted.emit(&mut out).unwrap();
+    with_response(200, &ours(), body, |response| {
+        let expected = Dated { server_time: Some(Wall(1000)), answer: Ok(Answer::Done(wanted)) };
+        assert_eq!(read_challenge(response), expected);
+    });
+    with_response(200, "", body, |response| {
+        let expected = Dated { server_time: DATED, answer: Err(AnswerError::MediaType) };
+        assert_eq!(read_challenge(response), expected);
+    });
+    with_response(200, &ours(), &body[..body.len() - 1], |response| {
+        let error = AnswerError::Wire(WireError::Malformed);
+        assert_eq!(read_challenge(response).answer, Err(error));
+    });
+    with_response(404, "", b"", |response| {
+        let answer = read_challenge(response).answer.unwrap();
+        assert!(matches!(answer, Answer::Refused(refusal) if refusal.status == 404));
     });
 }
 

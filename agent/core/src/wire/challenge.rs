@@ -107,6 +107,15 @@ impl<'a> ChallengeRequest<'a> {
         emit(self, out)
     }
 
+    /// Octets that this message takes: what to make room for before it is written.
+    #[must_use]
+    pub const fn encoded_len(&self) -> usize {
+        1 + framed(self.device_id.len())
+            + framed(self.ek_public.len())
+            + framed(self.ek_certificates.len())
+            + framed(self.ak_public.len())
+    }
+
     fn check(&self) -> Result<(), WireError> {
         let is_area = |area: &[u8]| (1..=PUBLIC_AREA_LEN_MAX).contains(&area.len());
         let is_sound = is_area(self.ek_public)
@@ -155,6 +164,16 @@ impl<'a> Challenge<'a> {
             && (1..=ENCRYPTED_SECRET_LEN_MAX).contains(&self.encrypted_secret.len());
         if is_sound { Ok(()) } else { Err(WireError::Malformed) }
     }
+}
+
+/// Octets of `content` octets with their length before them.
+const fn framed(content: usize) -> usize {
+    let length = match content {
+        0..=0x7f => 1,
+        0x80..=0x3fff => LENGTH_LEN_MAX,
+        _ => LENGTH_LEN_MAX + 1,
+    };
+    length + content
 }
 
 #[cfg(test)]
@@ -219,6 +238,24 @@ mod tests {
             let octets = postcard::to_slice(&missing, &mut out).unwrap();
             assert_eq!(Challenge::parse(octets), Err(WireError::Malformed));
         }
+    }
+
+    // Goal: room is made for exactly what is written, on both sides of each boundary.
+    #[test]
+    fn a_request_is_as_long_as_it_says() {
+        let octets = [7; EK_CERTIFICATES_LEN_MAX];
+        for len in [1, 2, 127, 128, 129, 1024] {
+            for chain_len in [0, 1, 127, 128, EK_CERTIFICATES_LEN_MAX] {
+                let request = ChallengeRequest {
+                    ek_public: &octets[..len],
+                    ek_certificates: &octets[..chain_len],
+                    ..REQUEST
+                };
+                let mut out = vec![0; request.encoded_len()];
+                assert_eq!(request.emit(&mut out).map(<[u8]>::len), Ok(request.encoded_len()));
+            }
+        }
+        assert_eq!([framed(0x3fff), framed(0x4000)], [0x3fff + 2, 0x4000 + 3]);
     }
 
     // Goal: the longest request has the length that is said, and one octet more anywhere is none.
