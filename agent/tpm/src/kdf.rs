@@ -4,9 +4,6 @@
 //! label which contains one would let two uses collide: labels are therefore an enum. What is
 //! derived is secret; blocks that are not handed out are wiped.
 
-use hmac::digest::KeyInit;
-use hmac::{Hmac, Mac};
-use sha2::{Sha256, Sha384};
 use zeroize::Zeroize;
 
 use crate::hash::{DIGEST_LEN_MAX, HashAlg};
@@ -62,11 +59,7 @@ pub fn kdf_a(
 ) {
     let bits = bits_of(out);
     fill(alg, out, |counter| {
-        let parts = [&counter[..], label.octets(), context_u, context_v, &bits];
-        match alg {
-            HashAlg::Sha256 => hmac::<Hmac<Sha256>>(key, &parts),
-            HashAlg::Sha384 => hmac::<Hmac<Sha384>>(key, &parts),
-        }
+        alg.hmac(key, &[&counter, label.octets(), context_u, context_v, &bits])
     });
 }
 
@@ -102,17 +95,6 @@ fn fill(alg: HashAlg, out: &mut [u8], block: impl Fn([u8; 4]) -> [u8; DIGEST_LEN
 /// The length of `out` in bits, as the derivation takes it.
 fn bits_of(out: &[u8]) -> [u8; 4] {
     u32::try_from(8 * out.len()).unwrap_or(u32::MAX).to_be_bytes()
-}
-
-#[expect(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104 §2)")]
-fn hmac<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> [u8; DIGEST_LEN_MAX] {
-    let mut mac = <M as Mac>::new_from_slice(key).expect("a key of any length");
-    for part in parts {
-        mac.update(part);
-    }
-    let mut octets = [0; DIGEST_LEN_MAX];
-    octets[..M::output_size()].copy_from_slice(&mac.finalize().into_bytes());
-    octets
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Algorithm { found } => {
-                write!(f, "name algorithm {found:#06x} is neither SHA-256 nor SHA-384")
+                write!(f, "name algorithm {found:#06x} is none of SHA-256, SHA-384 and SHA-512")
             }
             Self::TooLong { found } => {
                 write!(f, "public area of {found} octets, at most {PUBLIC_AREA_LEN_MAX}")
