@@ -9,6 +9,7 @@
 //! there are sockets. A request flows one way: http → enroll → authority → store → http.
 #![forbid(unsafe_code)]
 
+pub mod attest;
 pub mod audit;
 pub mod authority;
 mod broker;
