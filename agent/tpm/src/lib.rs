@@ -16,7 +16,12 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod attest;
+pub mod credential;
 pub mod hash;
 pub mod kdf;
 pub mod name;
+pub mod public;
+pub mod reader;
+pub mod signature;
 pub mod template;
