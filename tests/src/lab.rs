@@ -22,6 +22,8 @@ pub mod https;
 pub mod programs;
 pub mod relay;
 pub mod run;
+pub mod tpm;
+pub mod tpm_bus;
 pub mod wait;
 
 use std::fmt::Display;

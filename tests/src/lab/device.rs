@@ -38,6 +38,10 @@ pub struct Settings {
     pub broker_host: String,
     /// Where record and keys are; a folder beside the configuration when missing.
     pub state_dir: Option<PathBuf>,
+    /// `[key] backend`: `auto`, `software` or `tpm`; the agent's own choice when missing.
+    pub key_backend: Option<&'static str>,
+    /// `[key] tpm`: the address of the TPM.
+    pub tpm: Option<String>,
 }
 
 impl Settings {
@@ -53,7 +57,15 @@ impl Settings {
             broker_port: None,
             broker_host: "localhost".to_owned(),
             state_dir: None,
+            key_backend: None,
+            tpm: None,
         }
+    }
+
+    /// The key is to live in the TPM at `address`.
+    pub fn keep_key_in(&mut self, address: String) {
+        self.key_backend = Some("tpm");
+        self.tpm = Some(address);
     }
 
     /// Debug's quoting of a Rust string is a TOML basic string for everything that occurs here.
@@ -71,6 +83,13 @@ impl Settings {
         }
         if let Some(port) = self.broker_port {
             text += &format!("\n[mqtt]\nurl = \"mqtts://{}:{port}\"\n", self.broker_host);
+        }
+        let key = [("backend", self.key_backend), ("tpm", self.tpm.as_deref())];
+        let line =
+            |(name, value): (_, Option<_>)| value.map(|value| format!("{name} = {value:?}\n"));
+        let key: String = key.into_iter().filter_map(line).collect();
+        if !key.is_empty() {
+            text += &format!("\n[key]\n{key}");
         }
         text
     }

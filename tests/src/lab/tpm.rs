@@ -1,0 +1,59 @@
+//! TPMs in a lab: who makes them, who believes their makers, and another program at them.
+
+use std::path::Path;
+use std::process::Command;
+
+use fleetcert_rig::swtpm::Swtpm;
+use fleetcert_rig::tpm_maker::TpmMaker;
+use fleetcert_rig::wait::Stop;
+
+use super::run::{self, Outcome};
+use super::tpm_bus::TpmBus;
+use super::{Lab, OrFail};
+
+impl Lab {
+    /// A maker of TPMs that nobody knows yet.
+    #[must_use]
+    pub fn tpm_maker(&self, name: &str) -> TpmMaker {
+        TpmMaker::found(&self.path(format!("maker-{name}")), name).or_fail("a maker of TPMs")
+    }
+
+    /// A new TPM of `maker`'s in the folder `name`, with power, not started up.
+    #[must_use]
+    pub fn tpm(&self, name: &str, maker: &TpmMaker) -> Swtpm {
+        let tpm = Swtpm::manufacture(&self.path(name), maker).or_fail("swtpm_setup");
+        powered(tpm)
+    }
+
+    /// A bus for `tpm` in the lab's folder.
+    #[must_use]
+    pub fn tpm_bus(&self, tpm: &Swtpm) -> TpmBus {
+        let name = tpm.folder().file_name().or_fail("the TPM's name");
+        TpmBus::start(&self.path(name).with_extension("bus"), tpm)
+    }
+
+    /// The provisioner believes the TPMs of `maker` from now on.
+    #[track_caller]
+    pub fn trust(&self, maker: &TpmMaker) {
+        let folder = maker.certificates();
+        self.operate(&["attest", "ek-roots", "add", &folder.to_string_lossy()]);
+    }
+}
+
+/// Gives a TPM power.
+#[must_use]
+pub fn powered(mut tpm: Swtpm) -> Swtpm {
+    tpm.start(&Stop::default()).or_fail("swtpm");
+    tpm
+}
+
+/// Runs one of tpm2-tools at the TPM that listens at `socket`, as another program would.
+#[track_caller]
+pub fn tool(socket: &Path, arguments: &[&str]) -> Outcome {
+    let (program, arguments) = arguments.split_first().or_fail("a program");
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command.env("TPM2TOOLS_TCTI", format!("swtpm:path={}", socket.display()));
+    command.env("TSS2_LOG", "all+none");
+    run::run(command, b"")
+}
