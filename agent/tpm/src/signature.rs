@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use crate::public::{COORDINATE_LEN_MAX, HashId, MODULUS_LEN_MAX};
+use crate::public::{COORDINATE_LEN_MAX, HashId, MODULUS_LEN_MAX, Scheme};
 use crate::reader::{Framing, Reader};
 
 /// Octets of a signature, at most: RSA-4096 with scheme, hash and length.
@@ -83,6 +83,16 @@ impl<'a> Signature<'a> {
         };
         reader.finish()?;
         Ok(parsed)
+    }
+
+    /// The scheme that it says it is in, as the public area of its key would have it.
+    #[must_use]
+    pub const fn scheme(&self) -> Scheme {
+        match *self {
+            Self::Ecdsa { hash, .. } => Scheme::Ecdsa(hash),
+            Self::RsaPss { hash, .. } => Scheme::RsaPss(hash),
+            Self::RsaSsa { hash, .. } => Scheme::RsaSsa(hash),
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use std::fmt;
 
 use crate::authority::{sha256, write_hex};
 
+pub mod credential;
+pub mod evidence;
 pub mod spki;
 
 /// The name of an endorsement key: SHA-256 of its canonical `SubjectPublicKeyInfo`, see [`spki`].
