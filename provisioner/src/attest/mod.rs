@@ -15,23 +15,30 @@ use std::fmt;
 
 use crate::authority::{sha256, write_hex};
 
+pub mod allow;
 pub mod credential;
+pub mod ek;
 pub mod evidence;
+pub mod model;
+pub mod root;
 pub mod spki;
+
+/// Hexadecimal digits of a SHA-256.
+pub const DIGEST_TEXT_LEN: usize = 64;
 
 /// The name of an endorsement key: SHA-256 of its canonical `SubjectPublicKeyInfo`, see [`spki`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EkId(pub [u8; 32]);
 
-/// A text that is no [`EkId`].
+/// A text that is no SHA-256 in hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EkIdError {
+pub enum HexError {
     /// It has something else than a hexadecimal digit.
     Digit {
         /// The first such character.
         found: char,
     },
-    /// It is shorter or longer than [`EkId::TEXT_LEN`].
+    /// It is shorter or longer than [`DIGEST_TEXT_LEN`].
     Length {
         /// Its length, octets.
         found: usize,
@@ -39,9 +46,6 @@ pub enum EkIdError {
 }
 
 impl EkId {
-    /// Hexadecimal digits of the text form.
-    pub const TEXT_LEN: usize = 64;
-
     /// The name of the key with this canonical `SubjectPublicKeyInfo`, see [`spki::Key::spki_der`].
     #[must_use]
     pub fn of_spki(der: &[u8]) -> Self {
@@ -52,14 +56,18 @@ impl EkId {
     ///
     /// # Errors
     ///
-    /// [`EkIdError`].
-    pub fn parse(text: &str) -> Result<Self, EkIdError> {
-        if let Some(found) = text.chars().find(|c| !c.is_ascii_hexdigit()) {
-            return Err(EkIdError::Digit { found });
-        }
-        let octets = hex_octets(text).ok_or(EkIdError::Length { found: text.len() })?;
-        Ok(Self(octets))
+    /// [`HexError`].
+    pub fn parse(text: &str) -> Result<Self, HexError> {
+        digest_of_hex(text).map(Self)
     }
+}
+
+/// A SHA-256 from its text form.
+fn digest_of_hex(text: &str) -> Result<[u8; 32], HexError> {
+    if let Some(found) = text.chars().find(|c| !c.is_ascii_hexdigit()) {
+        return Err(HexError::Digit { found });
+    }
+    hex_octets(text).ok_or(HexError::Length { found: text.len() })
 }
 
 /// Exactly `N` octets from twice as many hexadecimal digits.
@@ -90,17 +98,17 @@ impl fmt::Debug for EkId {
     }
 }
 
-impl fmt::Display for EkIdError {
+impl fmt::Display for HexError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Digit { found } => {
-                write!(f, "{found:?} is in it, expected {} hexadecimal digits", EkId::TEXT_LEN)
+                write!(f, "{found:?} is in it, expected {} hexadecimal digits", DIGEST_TEXT_LEN)
             }
             Self::Length { found } => {
-                write!(f, "it has {found} digits, expected {} hexadecimal digits", EkId::TEXT_LEN)
+                write!(f, "it has {found} digits, expected {} hexadecimal digits", DIGEST_TEXT_LEN)
             }
         }
     }
 }
 
-impl std::error::Error for EkIdError {}
+impl std::error::Error for HexError {}

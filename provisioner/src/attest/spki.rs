@@ -286,7 +286,8 @@ fn small(magnitude: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(octets))
 }
 
-fn stripped(number: &[u8]) -> &[u8] {
+/// A number without the zeros before it.
+pub(super) fn stripped(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|octet| **octet == 0).count();
     &number[zeros..]
 }
