@@ -25,3 +25,6 @@ pub mod public;
 pub mod reader;
 pub mod signature;
 pub mod template;
+
+#[cfg(test)]
+mod testing;
