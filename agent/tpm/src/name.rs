@@ -4,6 +4,7 @@
 //! algorithm's identifier. It is always computed here, from the bytes that were parsed: a Name
 //! that somebody sends proves nothing.
 
+use core::cmp::Ordering;
 use core::fmt;
 
 use crate::hash::{DIGEST_LEN_MAX, HashAlg};
@@ -65,6 +66,27 @@ impl Name {
         octets[..ALG_ID_LEN].copy_from_slice(&found.to_be_bytes());
         octets[ALG_ID_LEN..].copy_from_slice(&alg.digest(&[area]));
         Ok(Self { octets, alg })
+    }
+
+    /// Takes a Name that was recorded from [`Name::as_bytes`]. One that somebody sends proves
+    /// nothing; one of our own tells a key again.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`] if the algorithm is none, or is followed by anything but a digest of its own.
+    pub fn recorded(octets: &[u8]) -> Result<Self, NameError> {
+        let (error, found) = (NameError::TooShort { found: octets.len() }, octets.len());
+        let (id, digest) = octets.split_first_chunk::<ALG_ID_LEN>().ok_or(error)?;
+        let id = u16::from_be_bytes(*id);
+        let alg = HashAlg::from_id(id).ok_or(NameError::Algorithm { found: id })?;
+        match digest.len().cmp(&alg.digest_len()) {
+            Ordering::Less => return Err(error),
+            Ordering::Greater => return Err(NameError::TooLong { found }),
+            Ordering::Equal => {}
+        }
+        let mut name = Self { octets: [0; NAME_LEN_MAX], alg };
+        name.octets[..found].copy_from_slice(octets);
+        Ok(name)
     }
 
     /// The Name as it stands on the wire, without a length before it.
@@ -153,6 +175,24 @@ mod tests {
             changed[index] ^= 1;
             assert_ne!(Name::of_public_area(&changed).unwrap(), name, "octet {index}");
         }
+    }
+
+    /// Goal: a Name is told again from its octets, and nothing of another length is one.
+    #[test]
+    fn a_recorded_name_is_read_back_whole() {
+        for area in [SHA256_AREA, SHA384_AREA] {
+            let name = Name::of_public_area(&hex(area)).unwrap();
+            let octets = name.as_bytes();
+            assert_eq!(Name::recorded(octets), Ok(name));
+            for found in 0..octets.len() {
+                let refused = Name::recorded(&octets[..found]);
+                assert_eq!(refused, Err(NameError::TooShort { found }));
+            }
+            let found = octets.len() + 1;
+            let longer = [octets, &[0]].concat();
+            assert_eq!(Name::recorded(&longer), Err(NameError::TooLong { found }));
+        }
+        assert_eq!(Name::recorded(&[0, 4, 1]), Err(NameError::Algorithm { found: 4 }));
     }
 
     /// Goal: what cannot be named is refused with what was found.
