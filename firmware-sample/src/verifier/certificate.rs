@@ -1,0 +1,194 @@
+//! What webpki does not look at in a certificate: key usage, and whether its extensions are a list
+//! as RFC 5280 wants it.
+
+use der::asn1::{AnyRef, BitStringRef, GeneralizedTime, UtcTime};
+use der::{Decode as _, Reader as _, SliceReader, Tag, TagNumber, Tagged as _};
+use fleetcert_core::time::{Validity, Wall};
+use rustls_pki_types::alg_id;
+
+use super::Refusal;
+use super::ecdsa::{POINT_LEN, point};
+
+/// Extensions of one certificate, at most: ours have seven. Looking for doubled ones takes the
+/// square of their number.
+const EXTENSIONS_MAX: usize = 16;
+
+/// `id-ce-keyUsage`, content octets (RFC 5280 §4.2.1.3).
+const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
+
+/// The arc of RSA's algorithms, PKCS #1: content octets.
+const PKCS_1: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
+
+/// `extensions [3]` (RFC 5280 §4.1).
+const EXTENSIONS: Tag = Tag::ContextSpecific { constructed: true, number: TagNumber::N3 };
+
+/// What a certificate is in its chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It signs other certificates.
+    Issuer,
+    /// It is the server's.
+    Server,
+}
+
+/// The parts of a certificate that are looked at here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outline<'a> {
+    algorithm: &'a [u8],
+    validity: &'a [u8],
+    spki: &'a [u8],
+    extensions: Option<&'a [u8]>,
+}
+
+/// One entry of the list of extensions.
+struct Extension<'a> {
+    kind: &'a [u8],
+    value: &'a [u8],
+}
+
+/// The bits of a key usage.
+#[derive(Clone, Copy)]
+struct KeyUsage {
+    is_for_signatures: bool,
+    is_for_certificates: bool,
+}
+
+impl<'a> Outline<'a> {
+    /// Reads the certificate that `der` is.
+    pub(super) fn parse(der: &'a [u8]) -> Option<Self> {
+        let mut outer = all(der, Tag::Sequence)?;
+        let mut fields = SliceReader::new(next(&mut outer, Tag::Sequence)?).ok()?;
+        let algorithm = next(&mut outer, Tag::Sequence)?;
+        any(&mut fields)?; // version; webpki wants it to be there and to be 3
+        any(&mut fields)?; // serialNumber
+        any(&mut fields)?; // signature
+        any(&mut fields)?; // issuer
+        let validity = next(&mut fields, Tag::Sequence)?;
+        any(&mut fields)?; // subject
+        let spki = next(&mut fields, Tag::Sequence)?;
+        let extensions = match fields.is_finished() {
+            true => None,
+            false => Some(next(&mut fields, EXTENSIONS)?),
+        };
+        Some(Self { algorithm, validity, spki, extensions })
+    }
+
+    /// Checks the list of extensions, and in it the key usage for `role`.
+    ///
+    /// RFC 5280 §4.2.1.3: without the extension a server's key may be used for anything; an issuer
+    /// must have it (its §4.2.1.3 binds the authority, and we are the authority).
+    pub(super) fn check(&self, role: Role) -> Result<(), Refusal> {
+        let usage = self.key_usage()?;
+        let is_fit = match (role, usage) {
+            (Role::Issuer, Some(usage)) => usage.is_for_certificates,
+            (Role::Issuer, None) => false,
+            // §4.2.1.9: who is no authority must not have the bit of one.
+            (Role::Server, Some(usage)) => usage.is_for_signatures && !usage.is_for_certificates,
+            (Role::Server, None) => true,
+        };
+        match (is_fit, role) {
+            (true, _) => Ok(()),
+            (false, Role::Issuer) => Err(Refusal::KeyUsageIssuer),
+            (false, Role::Server) => Err(Refusal::KeyUsageServer),
+        }
+    }
+
+    fn key_usage(&self) -> Result<Option<KeyUsage>, Refusal> {
+        let Some(extensions) = self.extensions else { return Ok(None) };
+        let mut usage = None;
+        let mut kinds = heapless::Vec::<&[u8], EXTENSIONS_MAX>::new();
+        let mut list = all(extensions, Tag::Sequence).ok_or(Refusal::ExtensionsMalformed)?;
+        loop {
+            let extension = Extension::read(&mut list).ok_or(Refusal::ExtensionsMalformed)?;
+            if kinds.contains(&extension.kind) || kinds.push(extension.kind).is_err() {
+                return Err(Refusal::ExtensionsMalformed);
+            }
+            if extension.kind == KEY_USAGE {
+                usage = Some(KeyUsage::read(extension.value).ok_or(Refusal::ExtensionsMalformed)?);
+            }
+            if list.is_finished() {
+                return Ok(usage);
+            }
+        }
+    }
+
+    /// RFC 5480 §2: the point, if the key is one on P-256.
+    pub(super) fn point(&self) -> Option<[u8; POINT_LEN]> {
+        let mut fields = SliceReader::new(self.spki).ok()?;
+        if next(&mut fields, Tag::Sequence)? != alg_id::ECDSA_P256.as_ref() {
+            return None;
+        }
+        let key = fields.decode::<BitStringRef<'_>>().ok()?;
+        fields.is_finished().then(|| key.as_bytes()).flatten().and_then(point)
+    }
+
+    /// Whether RSA has signed it, or its key is one of RSA.
+    pub(super) fn is_rsa(&self) -> bool {
+        let of = |algorithm: &[u8]| {
+            let kind = SliceReader::new(algorithm).ok();
+            let kind = kind.and_then(|mut fields| next(&mut fields, Tag::ObjectIdentifier));
+            kind.is_some_and(|kind| kind.starts_with(PKCS_1))
+        };
+        let key = SliceReader::new(self.spki).ok();
+        let key = key.and_then(|mut fields| next(&mut fields, Tag::Sequence));
+        of(self.algorithm) || key.is_some_and(of)
+    }
+
+    /// RFC 5280 §4.1.2.5.
+    pub(super) fn validity(&self) -> Option<Validity> {
+        let mut fields = SliceReader::new(self.validity).ok()?;
+        Some(Validity { not_before: time(&mut fields)?, not_after: time(&mut fields)? })
+    }
+}
+
+impl<'a> Extension<'a> {
+    /// RFC 5280 §4.1; whether an unknown one is critical is webpki's to ask.
+    fn read(list: &mut SliceReader<'a>) -> Option<Self> {
+        let mut fields = SliceReader::new(next(list, Tag::Sequence)?).ok()?;
+        let kind = next(&mut fields, Tag::ObjectIdentifier)?;
+        if fields.peek_tag().ok()? == Tag::Boolean {
+            any(&mut fields)?;
+        }
+        let value = next(&mut fields, Tag::OctetString)?;
+        fields.is_finished().then_some(Self { kind, value })
+    }
+}
+
+impl KeyUsage {
+    /// RFC 5280 §4.2.1.3: a BIT STRING with at least one bit set.
+    fn read(value: &[u8]) -> Option<Self> {
+        const DIGITAL_SIGNATURE: u8 = 0x80;
+        const KEY_CERT_SIGN: u8 = 0x04;
+        let bits = BitStringRef::from_der(value).ok()?;
+        let (first, rest) = bits.raw_bytes().split_first()?;
+        let is_any_set = *first != 0 || rest.iter().any(|octet| *octet != 0);
+        is_any_set.then_some(Self {
+            is_for_signatures: first & DIGITAL_SIGNATURE != 0,
+            is_for_certificates: first & KEY_CERT_SIGN != 0,
+        })
+    }
+}
+
+fn any<'a>(reader: &mut SliceReader<'a>) -> Option<AnyRef<'a>> {
+    reader.decode().ok()
+}
+
+/// The content of the next element, which must have this tag.
+fn next<'a>(reader: &mut SliceReader<'a>, tag: Tag) -> Option<&'a [u8]> {
+    let element = any(reader)?;
+    (element.tag() == tag).then(|| element.value())
+}
+
+/// The content of the element with this tag that `der` is.
+fn all(der: &[u8], tag: Tag) -> Option<SliceReader<'_>> {
+    let element = AnyRef::from_der(der).ok()?;
+    (element.tag() == tag).then(|| SliceReader::new(element.value()).ok()).flatten()
+}
+
+fn time(reader: &mut SliceReader<'_>) -> Option<Wall> {
+    let since_1970 = match reader.peek_tag().ok()? {
+        Tag::UtcTime => reader.decode::<UtcTime>().ok()?.to_unix_duration(),
+        _ => reader.decode::<GeneralizedTime>().ok()?.to_unix_duration(),
+    };
+    Some(Wall(since_1970.as_secs()))
+}

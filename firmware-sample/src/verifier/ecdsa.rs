@@ -1,0 +1,254 @@
+//! ECDSA on P-256 with SHA-256: the only signatures that a device verifies.
+
+use core::fmt::Debug;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use der::asn1::UintRef;
+use der::{Decode as _, Reader as _, SliceReader, Tag, Tagged as _};
+use rustls_pki_types::{
+    AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id,
+};
+use sha2::{Digest as _, Sha256};
+
+/// Octets of an uncompressed point: 4, x and y.
+pub const POINT_LEN: usize = 65;
+
+/// Octets of a signature as two numbers of fixed length: r and s.
+pub const SIGNATURE_LEN: usize = 64;
+
+/// The first octet of an uncompressed point (SEC 1 §2.3.3).
+const UNCOMPRESSED: u8 = 4;
+
+/// Who computes: software, or a machine's own code.
+pub trait Ecdsa: Debug + Send + Sync {
+    /// Whether `signature` (r and s, big-endian) over the SHA-256 `digest` was made with the key
+    /// of `point` (uncompressed). A point off the curve, and numbers out of range, sign nothing.
+    fn is_signed(
+        &self,
+        point: &[u8; POINT_LEN],
+        digest: &[u8; 32],
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> bool;
+}
+
+/// RustCrypto's `p256`: for every machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Portable;
+
+impl Ecdsa for Portable {
+    fn is_signed(
+        &self,
+        point: &[u8; POINT_LEN],
+        digest: &[u8; 32],
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> bool {
+        use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
+        use p256::ecdsa::{Signature, VerifyingKey};
+
+        let key = VerifyingKey::from_sec1_bytes(point);
+        match (key, Signature::from_slice(signature)) {
+            (Ok(key), Ok(signature)) => key.verify_prehash(digest, &signature).is_ok(),
+            _ => false,
+        }
+    }
+}
+
+/// The crate `p256-cm4`: assembly for Cortex-M4 and M33, about twelve times as fast.
+#[cfg(all(feature = "p256-cm4", target_arch = "arm", target_os = "none"))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CortexM4;
+
+#[cfg(all(feature = "p256-cm4", target_arch = "arm", target_os = "none"))]
+impl Ecdsa for CortexM4 {
+    fn is_signed(
+        &self,
+        point: &[u8; POINT_LEN],
+        digest: &[u8; 32],
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> bool {
+        let (mut x, mut y) = ([0; 8], [0; 8]);
+        let (r, s) = signature.split_at(32);
+        // It checks that the point is on the curve, and the ranges of r and s.
+        p256_cm4::octet_string_to_point(&mut x, &mut y, point)
+            && p256_cm4::verify(&x, &y, digest, &words(r), &words(s))
+    }
+}
+
+/// A big-endian number as words, the lowest first.
+#[cfg(all(feature = "p256-cm4", target_arch = "arm", target_os = "none"))]
+fn words(number: &[u8]) -> [u32; 8] {
+    let mut words = [0; 8];
+    for (word, octets) in words.iter_mut().zip(number.rchunks_exact(4)) {
+        *word = octets.iter().fold(0, |word, octet| word << 8 | u32::from(*octet));
+    }
+    words
+}
+
+/// Whether `signature`, DER, over `message` was made with the key of `point`.
+pub(crate) fn is_signed(
+    ecdsa: &impl Ecdsa,
+    point: &[u8; POINT_LEN],
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
+    numbers(signature).is_some_and(|signature| {
+        ecdsa.is_signed(point, &Sha256::digest(message).into(), &signature)
+    })
+}
+
+/// An uncompressed point; whether it is on the curve is seen when it is used.
+pub(crate) fn point(octets: &[u8]) -> Option<[u8; POINT_LEN]> {
+    let point: [u8; POINT_LEN] = octets.try_into().ok()?;
+    (point[0] == UNCOMPRESSED).then_some(point)
+}
+
+/// RFC 3279 §2.2.3: `ECDSA-Sig-Value ::= SEQUENCE { r INTEGER, s INTEGER }`, in DER.
+fn numbers(der: &[u8]) -> Option<[u8; SIGNATURE_LEN]> {
+    let sequence = der::asn1::AnyRef::from_der(der).ok()?;
+    if sequence.tag() != Tag::Sequence {
+        return None;
+    }
+    let mut reader = SliceReader::new(sequence.value()).ok()?;
+    let mut numbers = [0; SIGNATURE_LEN];
+    for number in numbers.chunks_exact_mut(32) {
+        let octets = reader.decode::<UintRef<'_>>().ok()?;
+        let octets = octets.as_bytes();
+        let from = 32_usize.checked_sub(octets.len())?;
+        number[from..].copy_from_slice(octets);
+    }
+    reader.is_finished().then_some(numbers)
+}
+
+/// The algorithm as webpki wants it, which stops when its budget is used up: each verification
+/// costs millions of instructions, and a peer chooses how many there could be.
+#[derive(Debug)]
+pub(super) struct Budgeted<'e, E> {
+    ecdsa: &'e E,
+    left: AtomicUsize,
+    is_overdrawn: core::sync::atomic::AtomicBool,
+}
+
+impl<'e, E: Ecdsa> Budgeted<'e, E> {
+    pub(super) const fn new(ecdsa: &'e E, signatures: usize) -> Self {
+        let is_overdrawn = core::sync::atomic::AtomicBool::new(false);
+        Self { ecdsa, left: AtomicUsize::new(signatures), is_overdrawn }
+    }
+
+    /// Whether more was asked for than there was.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.is_overdrawn.load(Ordering::Relaxed)
+    }
+
+    fn spend(&self) -> bool {
+        // One thread: no other can come between.
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left == 0 {
+            self.is_overdrawn.store(true, Ordering::Relaxed);
+        }
+        left > 0
+    }
+}
+
+impl<E: Ecdsa> SignatureVerificationAlgorithm for Budgeted<'_, E> {
+    fn verify_signature(
+        &self,
+        public_key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
+        let point = point(public_key).ok_or(InvalidSignature)?;
+        let is_good = self.spend() && is_signed(self.ecdsa, &point, message, signature);
+        if is_good { Ok(()) } else { Err(InvalidSignature) }
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        alg_id::ECDSA_P256
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        alg_id::ECDSA_SHA256
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use p256::ecdsa::signature::Signer as _;
+    use p256::ecdsa::{Signature, SigningKey};
+
+    use super::*;
+
+    const MESSAGE: &[u8] = b"a message";
+
+    fn signed() -> ([u8; POINT_LEN], Vec<u8>) {
+        let key = SigningKey::from_slice(&[7; 32]).unwrap();
+        let signature: Signature = key.sign(MESSAGE);
+        let octets = key.verifying_key().to_encoded_point(false);
+        (point(octets.as_bytes()).unwrap(), signature.to_der().as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_message_and_key_alone() {
+        let (point, signature) = signed();
+        assert!(is_signed(&Portable, &point, MESSAGE, &signature));
+        assert!(!is_signed(&Portable, &point, b"another message", &signature));
+        let other = SigningKey::from_slice(&[8; 32]).unwrap();
+        let other = other.verifying_key().to_encoded_point(false);
+        let other = super::point(other.as_bytes()).unwrap();
+        assert!(!is_signed(&Portable, &other, MESSAGE, &signature));
+    }
+
+    /// Goal: no bit of a signature is without meaning, and no length but its own will do.
+    #[test]
+    fn a_signature_with_a_bit_flipped_or_cut_or_extended_does_not_hold() {
+        let (point, signature) = signed();
+        for bit in 0..signature.len() * 8 {
+            let mut flipped = signature.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!is_signed(&Portable, &point, MESSAGE, &flipped), "bit {bit}");
+        }
+        for len in 0..signature.len() {
+            assert!(!is_signed(&Portable, &point, MESSAGE, &signature[..len]), "{len} octets");
+        }
+        let longer = [&signature[..], &[0]].concat();
+        assert!(!is_signed(&Portable, &point, MESSAGE, &longer));
+    }
+
+    #[test]
+    fn zero_numbers_and_numbers_too_long_are_no_signature() {
+        let (point, _) = signed();
+        let zeros = [0x30, 6, 2, 1, 0, 2, 1, 0];
+        assert_eq!(numbers(&zeros), Some([0; SIGNATURE_LEN]));
+        assert!(!is_signed(&Portable, &point, MESSAGE, &zeros));
+        let mut long = [1; 2 + 2 + 33 + 3];
+        long[..4].copy_from_slice(&[0x30, 38, 2, 33]);
+        long[37..].copy_from_slice(&[2, 1, 1]);
+        assert_eq!(numbers(&long), None);
+    }
+
+    #[test]
+    fn a_point_is_uncompressed_and_on_the_curve() {
+        let (good, signature) = signed();
+        assert_eq!(point(&good[..64]), None);
+        let mut hybrid = good;
+        hybrid[0] = 6;
+        assert_eq!(point(&hybrid), None);
+        let mut off = good;
+        off[64] ^= 1;
+        assert!(!is_signed(&Portable, &off, MESSAGE, &signature));
+    }
+
+    #[test]
+    fn a_budget_is_spent_and_then_says_so() {
+        let (point, signature) = signed();
+        let budget = Budgeted::new(&Portable, 2);
+        for _ in 0..2 {
+            budget.verify_signature(&point, MESSAGE, &signature).unwrap();
+        }
+        assert!(!budget.is_overdrawn());
+        budget.verify_signature(&point, MESSAGE, &signature).unwrap_err();
+        assert!(budget.is_overdrawn());
+    }
+}

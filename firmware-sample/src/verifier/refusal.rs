@@ -1,0 +1,287 @@
+//! Why a server is not believed, and why an anchor is none.
+
+use core::fmt;
+
+use fleetcert_core::event::Failure;
+use fleetcert_core::time::Wall;
+use rustls_pki_types::UnixTime;
+
+/// Why a server's chain was refused. Each cause has a stable name: [`Refusal::code`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A certificate is signed with another algorithm than ECDSA on P-256 with SHA-256.
+    AlgorithmUnsupported,
+    /// The server's certificate is one of an authority.
+    AuthorityAsServer,
+    /// There are more certificates than a chain has.
+    ChainTooLong {
+        /// How many were sent.
+        found: usize,
+        /// How many may be.
+        max: usize,
+    },
+    /// The certificates are larger than a chain is.
+    ChainTooLarge {
+        /// Octets of all that were sent.
+        found: usize,
+        /// Octets that may be.
+        max: usize,
+    },
+    /// A certificate has a critical extension that nobody here understands.
+    CriticalExtensionUnknown,
+    /// A certificate is over.
+    Expired {
+        /// When it was verified.
+        time: Wall,
+        /// Its last second.
+        not_after: Wall,
+    },
+    /// The extensions are no list of RFC 5280: empty, one of them twice, or one malformed.
+    ExtensionsMalformed,
+    /// A certificate that signed another one is not an authority's.
+    IssuerNotAuthority,
+    /// No signature leads to a pinned root.
+    IssuerUnknown,
+    /// The key usage of an issuer does not allow to sign certificates, or is missing.
+    KeyUsageIssuer,
+    /// The key usage of the server does not allow to sign a handshake, or allows what only an
+    /// authority may.
+    KeyUsageServer,
+    /// A certificate is not DER, or not X.509.
+    Malformed,
+    /// An authority may not certify the server's names.
+    NameConstraint,
+    /// The certificate is for another server.
+    NameMismatch,
+    /// A certificate is not valid yet.
+    NotYetValid {
+        /// When it was verified.
+        time: Wall,
+        /// Its first second.
+        not_before: Wall,
+    },
+    /// There are more authorities in the chain than one of them allows.
+    PathTooLong,
+    /// A certificate is signed with RSA, or its key is one.
+    RsaUnsupported,
+    /// The extended key usage does not say `serverAuth`.
+    ServerAuthMissing,
+    /// The server's key is not an uncompressed point on P-256.
+    ServerKeyUnsupported,
+    /// A signature is not that of the issuer.
+    SignatureInvalid,
+    /// To try every path would take more verifications than a chain is worth.
+    SignaturesTooMany {
+        /// How many were made.
+        max: usize,
+    },
+    /// The server sent no certificate.
+    Unsent,
+    /// A validity ends before it begins.
+    ValidityInverted,
+    /// A certificate is not of version 3.
+    VersionUnsupported,
+}
+
+/// Why there is no verifier: what we were configured with is no root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnchorError {
+    /// An anchor's key is not an uncompressed point on P-256: nothing it signs can be verified.
+    KeyUnsupported {
+        /// Which one, from 0.
+        index: usize,
+    },
+    /// An anchor is no certificate.
+    Malformed {
+        /// Which one, from 0.
+        index: usize,
+    },
+    /// There is none, so no server could ever be believed.
+    Missing,
+    /// There are too many.
+    TooMany {
+        /// How many were given.
+        found: usize,
+        /// How many may be.
+        max: usize,
+    },
+}
+
+impl Refusal {
+    /// A stable name for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::AlgorithmUnsupported => "algorithm-unsupported",
+            Self::AuthorityAsServer => "authority-as-server",
+            Self::ChainTooLong { .. } => "chain-too-long",
+            Self::ChainTooLarge { .. } => "chain-too-large",
+            Self::CriticalExtensionUnknown => "critical-extension-unknown",
+            Self::Expired { .. } => "expired",
+            Self::ExtensionsMalformed => "extensions-malformed",
+            Self::IssuerNotAuthority => "issuer-not-authority",
+            Self::IssuerUnknown => "issuer-unknown",
+            Self::KeyUsageIssuer => "key-usage-issuer",
+            Self::KeyUsageServer => "key-usage-server",
+            Self::Malformed => "malformed",
+            Self::NameConstraint => "name-constraint",
+            Self::NameMismatch => "name-mismatch",
+            Self::NotYetValid { .. } => "not-yet-valid",
+            Self::PathTooLong => "path-too-long",
+            Self::RsaUnsupported => "rsa-unsupported",
+            Self::ServerAuthMissing => "server-auth-missing",
+            Self::ServerKeyUnsupported => "server-key-unsupported",
+            Self::SignatureInvalid => "signature-invalid",
+            Self::SignaturesTooMany { .. } => "signatures-too-many",
+            Self::Unsent => "unsent",
+            Self::ValidityInverted => "validity-inverted",
+            Self::VersionUnsupported => "version-unsupported",
+        }
+    }
+
+    /// Whether the chain was refused because of the time. More may be wrong with it.
+    #[must_use]
+    pub const fn is_of_time(&self) -> bool {
+        matches!(self, Self::Expired { .. } | Self::NotYetValid { .. })
+    }
+}
+
+/// What the machine is told.
+impl From<Refusal> for Failure {
+    fn from(_: Refusal) -> Self {
+        Self::ServerUntrusted
+    }
+}
+
+/// webpki's words. What only its own limits can say (it allows more than we do) ends with "too
+/// many".
+impl From<webpki::Error> for Refusal {
+    fn from(error: webpki::Error) -> Self {
+        use webpki::Error as E;
+        let wall = |time: UnixTime| Wall(time.as_secs());
+        match error {
+            E::CaUsedAsEndEntity => Self::AuthorityAsServer,
+            E::CertExpired { time, not_after } => {
+                Self::Expired { time: wall(time), not_after: wall(not_after) }
+            }
+            E::CertNotValidForName(_) => Self::NameMismatch,
+            E::CertNotValidYet { time, not_before } => {
+                Self::NotYetValid { time: wall(time), not_before: wall(not_before) }
+            }
+            E::EmptyEkuExtension | E::ExtensionValueInvalid | E::MalformedExtensions => {
+                Self::ExtensionsMalformed
+            }
+            E::EndEntityUsedAsCa => Self::IssuerNotAuthority,
+            E::InvalidCertValidity => Self::ValidityInverted,
+            E::InvalidNetworkMaskConstraint
+            | E::MalformedNameConstraint
+            | E::MaximumNameConstraintComparisonsExceeded
+            | E::NameConstraintViolation => Self::NameConstraint,
+            E::InvalidSignatureForPublicKey => Self::SignatureInvalid,
+            E::MaximumPathBuildCallsExceeded | E::MaximumSignatureChecksExceeded => {
+                Self::SignaturesTooMany { max: super::SIGNATURES_MAX }
+            }
+            E::MaximumPathDepthExceeded | E::PathLenConstraintViolated => Self::PathTooLong,
+            E::RequiredEkuNotFoundContext(_) => Self::ServerAuthMissing,
+            E::UnknownIssuer => Self::IssuerUnknown,
+            E::UnsupportedCertVersion => Self::VersionUnsupported,
+            E::UnsupportedCriticalExtension => Self::CriticalExtensionUnknown,
+            E::SignatureAlgorithmMismatch
+            | E::UnsupportedSignatureAlgorithmContext(_)
+            | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Self::AlgorithmUnsupported,
+            _ => Self::Malformed,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ChainTooLong { found, max } => {
+                write!(f, "the server sent {found} certificates, a chain has {max} at most")
+            }
+            Self::ChainTooLarge { found, max } => {
+                write!(f, "the server's chain has {found} octets, expected {max} at most")
+            }
+            Self::Expired { time, not_after } => {
+                write!(f, "a certificate of the server ended at {not_after}, it is {time}")
+            }
+            Self::NotYetValid { time, not_before } => {
+                write!(f, "a certificate of the server begins at {not_before}, it is {time}")
+            }
+            Self::SignaturesTooMany { max } => {
+                write!(f, "no path to a pinned root after {max} verified signatures")
+            }
+            _ => f.write_str(self.phrase()),
+        }
+    }
+}
+
+impl Refusal {
+    /// What needs no numbers.
+    const fn phrase(self) -> &'static str {
+        match self {
+            Self::AlgorithmUnsupported => {
+                "a certificate of the server is not signed with ECDSA on P-256 with SHA-256"
+            }
+            Self::AuthorityAsServer => "the server's certificate is that of an authority",
+            Self::CriticalExtensionUnknown => {
+                "a certificate of the server has an unknown critical extension"
+            }
+            Self::ExtensionsMalformed => {
+                "a certificate of the server has an empty, doubled or malformed extension"
+            }
+            Self::IssuerNotAuthority => "an issuer in the server's chain is not an authority",
+            Self::IssuerUnknown => "the server's chain does not lead to a pinned root",
+            Self::KeyUsageIssuer => "an issuer in the server's chain may not sign certificates",
+            Self::KeyUsageServer => "the server's key usage is not that of a server",
+            Self::Malformed => "a certificate of the server is malformed",
+            Self::NameConstraint => "an issuer may not certify the names of the server",
+            Self::NameMismatch => "the server's certificate is for another name",
+            Self::PathTooLong => "there are more issuers in the server's chain than one allows",
+            Self::RsaUnsupported => "the server's chain contains RSA, expected ECDSA on P-256",
+            Self::ServerAuthMissing => "the server's certificate is not for server authentication",
+            Self::ServerKeyUnsupported => "the server's key is not on P-256",
+            Self::SignatureInvalid => "a signature in the server's chain is not its issuer's",
+            Self::Unsent => "the server sent no certificate",
+            Self::ValidityInverted => "a certificate of the server ends before it begins",
+            Self::VersionUnsupported => "a certificate of the server is not of version 3",
+            Self::ChainTooLong { .. }
+            | Self::ChainTooLarge { .. }
+            | Self::Expired { .. }
+            | Self::NotYetValid { .. }
+            | Self::SignaturesTooMany { .. } => self.code(),
+        }
+    }
+}
+
+impl AnchorError {
+    /// A stable name for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::KeyUnsupported { .. } => "anchor-key-unsupported",
+            Self::Malformed { .. } => "anchor-malformed",
+            Self::Missing => "anchor-missing",
+            Self::TooMany { .. } => "anchors-too-many",
+        }
+    }
+}
+
+impl fmt::Display for AnchorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeyUnsupported { index } => {
+                write!(f, "the key of server root {index} is not on P-256")
+            }
+            Self::Malformed { index } => write!(f, "server root {index} is no certificate"),
+            Self::Missing => f.write_str("no server root: expected at least one, found none"),
+            Self::TooMany { found, max } => {
+                write!(f, "{found} server roots, expected {max} at most")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Refusal {}
+impl core::error::Error for AnchorError {}
