@@ -22,6 +22,7 @@ pub mod https;
 pub mod programs;
 pub mod relay;
 pub mod run;
+pub mod thief;
 pub mod tpm;
 pub mod tpm_bus;
 pub mod wait;
@@ -82,14 +83,33 @@ pub struct Plan<'a> {
     pub lifetime_s: u32,
     /// Seconds after expiry in which a device recovers by itself.
     pub recovery_window_s: u64,
+    /// What a first contact has to show in the group `default`.
+    pub admission: &'a str,
+    /// Whether TPMs that are programs are believed there.
+    pub allow_virtual_tpm: bool,
     /// More of the configuration, TOML: whole tables, written behind the rest.
     pub more: &'a str,
 }
 
 impl Default for Plan<'_> {
-    /// Certificates that outlive every story, and recovery for an hour.
+    /// Certificates that outlive every story, and recovery for an hour; a token admits.
     fn default() -> Self {
-        Self { lifetime_s: 3_600, recovery_window_s: 3_600, more: "" }
+        Self {
+            lifetime_s: 3_600,
+            recovery_window_s: 3_600,
+            admission: "token",
+            allow_virtual_tpm: false,
+            more: "",
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// Whoever proves that its key is in a TPM of a trusted maker's is admitted; software TPMs of
+    /// such a maker's pass for genuine.
+    #[must_use]
+    pub fn attested() -> Self {
+        Self { admission: "ek-chain", allow_virtual_tpm: true, ..Self::default() }
     }
 }
 
@@ -132,15 +152,23 @@ impl Lab {
     fn rewrite_configuration(&self, plan: Plan<'_>) {
         let path = self.path("provisioner/provisioner.toml");
         let text = fs::read_to_string(&path).or_fail("the provisioner's configuration");
-        let is_window = |line: &&str| line.starts_with("recovery_window_s");
-        let window = text.lines().find(is_window).or_fail("recovery_window_s in it");
-        let text = text.replace(
-            window,
-            &format!(
+        let line = |key: &str| {
+            let line = text.lines().find(|line| line.starts_with(key));
+            line.or_fail(&format!("{key} in it")).to_owned()
+        };
+        let mut changes = vec![(
+            line("recovery_window_s"),
+            format!(
                 "recovery_window_s = {}\nrecovery_interval_s = 0\nretry_after_s = 1",
                 plan.recovery_window_s
             ),
-        );
+        )];
+        if plan.admission != Plan::default().admission {
+            let virtually = format!("allow_virtual_tpm = {}", plan.allow_virtual_tpm);
+            let admission = format!("admission = {:?}\n{virtually}", plan.admission);
+            changes.push((line("admission"), admission));
+        }
+        let text = changes.iter().fold(text, |text, (old, new)| text.replace(old, new));
         fs::write(&path, format!("{text}\n{}\n", plan.more)).or_fail("its new text");
     }
 

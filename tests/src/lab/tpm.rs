@@ -47,6 +47,24 @@ pub fn powered(mut tpm: Swtpm) -> Swtpm {
     tpm
 }
 
+/// What a TPM counts of failed authorizations, by `tpm2_getcap`.
+#[track_caller]
+#[must_use]
+pub fn lockout_counter(socket: &Path) -> u32 {
+    let text = tool(socket, &["tpm2_getcap", "properties-variable"]).expect_success().stdout;
+    let line = text.lines().find_map(|line| line.strip_prefix("TPM2_PT_LOCKOUT_COUNTER: 0x"));
+    u32::from_str_radix(line.or_fail("a counter"), 16).or_fail("a number")
+}
+
+/// Objects and sessions that programs have left in a TPM, by `tpm2_getcap`.
+#[track_caller]
+#[must_use]
+pub fn leftovers(socket: &Path) -> Vec<String> {
+    let kinds = ["handles-transient", "handles-loaded-session", "handles-saved-session"];
+    let listed = kinds.map(|kind| tool(socket, &["tpm2_getcap", kind]).expect_success().stdout);
+    listed.iter().flat_map(|text| text.lines()).map(str::to_owned).collect()
+}
+
 /// Runs one of tpm2-tools at the TPM that listens at `socket`, as another program would.
 #[track_caller]
 pub fn tool(socket: &Path, arguments: &[&str]) -> Outcome {

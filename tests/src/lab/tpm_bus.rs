@@ -143,6 +143,12 @@ impl TpmBus {
         self.shared.notes().plans.is_empty()
     }
 
+    /// Whether a command is held just now.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.shared.notes().is_holding
+    }
+
     /// Waits until a command is held.
     #[track_caller]
     pub fn await_held(&self) {
