@@ -17,14 +17,21 @@
 extern crate std;
 
 pub mod attest;
+pub mod command;
 pub mod credential;
+pub mod ek;
+pub mod fault;
 pub mod hash;
 pub mod kdf;
 pub mod name;
 pub mod public;
 pub mod reader;
 pub mod signature;
+mod session;
 pub mod template;
+pub mod tpm;
+pub mod transact;
+pub mod vault;
 
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,294 @@
+//! Endorsement keys: the key that a TPM's maker vouches for, as the TCG's profile lays it out.
+//!
+//! An endorsement key is not stored: the TPM makes it anew from its secret seed and a template,
+//! the same key each time. The maker's certificate is about the key that comes out; so everything
+//! in the template counts, down to the octets of the unique field, and makers may leave a nonce or
+//! a whole template of their own beside the certificate. (TCG EK Credential Profile for TPM
+//! Family 2.0, version 2.5, §2.2.1 and Annex B.3 and B.4.)
+
+pub(crate) mod certificate;
+
+use core::fmt;
+
+use tpm2_protocol::data::{TpmAlgId, TpmEccCurve};
+
+use crate::command::{Handle, TooLong, Writer};
+use crate::hash::HashAlg;
+use crate::reader::Reader;
+
+/// Octets of an endorsement key's public area, at most: RSA-4096 in the high range.
+pub const EK_AREA_LEN_MAX: usize = 640;
+
+/// The first and the last NV index that may hold a certificate of an issuer.
+pub(crate) const CHAIN: (Handle, Handle) = (Handle(0x01C0_0100), Handle(0x01C0_01FF));
+
+/// The first NV index of the profile's low range.
+pub(crate) const FIRST_INDEX: Handle = Handle(0x01C0_0002);
+
+/// Where the persistent handles of endorsement keys begin.
+const PERSISTENT: u32 = 0x8101_0000;
+
+/// `fixedTPM | fixedParent | sensitiveDataOrigin | adminWithPolicy | restricted | decrypt`
+const LOW_RANGE: u32 = 0x0003_00B2;
+
+/// `userWithAuth`, which the high range adds.
+const USER_WITH_AUTH: u32 = 0x0000_0040;
+
+/// PolicyA: `TPM2_PolicySecret(TPM_RH_ENDORSEMENT)`, SHA-256.
+const POLICY_A_SHA256: [u8; 32] = [
+    0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xB3, 0xF8, 0x1A, 0x90, 0xCC, 0x8D, 0x46, 0xA5, 0xD7, 0x24,
+    0xFD, 0x52, 0xD7, 0x6E, 0x06, 0x52, 0x0B, 0x64, 0xF2, 0xA1, 0xDA, 0x1B, 0x33, 0x14, 0x69, 0xAA,
+];
+
+/// PolicyB: PolicyA, or what the owner of an NV index authorizes; SHA-256.
+const POLICY_B_SHA256: [u8; 32] = [
+    0xCA, 0x3D, 0x0A, 0x99, 0xA2, 0xB9, 0x39, 0x06, 0xF7, 0xA3, 0x34, 0x24, 0x14, 0xEF, 0xCF, 0xB3,
+    0xA3, 0x85, 0xD4, 0x4C, 0xD1, 0xFD, 0x45, 0x90, 0x89, 0xD1, 0x9B, 0x50, 0x71, 0xC0, 0xB7, 0xA0,
+];
+
+/// PolicyB, SHA-384.
+const POLICY_B_SHA384: [u8; 48] = [
+    0xB2, 0x6E, 0x7D, 0x28, 0xD1, 0x1A, 0x50, 0xBC, 0x53, 0xD8, 0x82, 0xBC, 0xF5, 0xFD, 0x3A, 0x1A,
+    0x07, 0x41, 0x48, 0xBB, 0x35, 0xD3, 0xB4, 0xE4, 0xCB, 0x1C, 0x0A, 0xD9, 0xBD, 0xE4, 0x19, 0xCA,
+    0xCB, 0x47, 0xBA, 0x09, 0x69, 0x96, 0x46, 0x15, 0x0F, 0x9F, 0xC0, 0x00, 0xF3, 0xF8, 0x0E, 0x12,
+];
+
+/// PolicyB, SHA-512.
+const POLICY_B_SHA512: [u8; 64] = [
+    0xB8, 0x22, 0x1C, 0xA6, 0x9E, 0x85, 0x50, 0xA4, 0x91, 0x4D, 0xE3, 0xFA, 0xA6, 0xA1, 0x8C, 0x07,
+    0x2C, 0xC0, 0x12, 0x08, 0x07, 0x3A, 0x92, 0x8D, 0x5D, 0x66, 0xD5, 0x9E, 0xF7, 0x9E, 0x49, 0xA4,
+    0x29, 0xC4, 0x1A, 0x6B, 0x26, 0x95, 0x71, 0xD5, 0x7E, 0xDB, 0x25, 0xFB, 0xDB, 0x18, 0x38, 0x42,
+    0x56, 0x08, 0xB4, 0x13, 0xCD, 0x61, 0x6A, 0x5F, 0x6D, 0xB5, 0xB6, 0x07, 0x1A, 0xF9, 0x9B, 0xEA,
+];
+
+/// A template of the profile, by its size and range; the profile's own name in brackets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EkTemplate {
+    /// P-256 in the low range (L-2).
+    P256,
+    /// P-256 in the high range (H-2).
+    P256High,
+    /// P-384 in the high range (H-3).
+    P384High,
+    /// P-521 in the high range (H-4).
+    P521High,
+    /// RSA-2048 in the low range (L-1).
+    Rsa2048,
+    /// RSA-2048 in the high range (H-1).
+    Rsa2048High,
+    /// RSA-3072 in the high range (H-6).
+    Rsa3072High,
+    /// RSA-4096 in the high range (H-7).
+    Rsa4096High,
+}
+
+/// What the unique field of a template holds before the TPM fills it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unique<'a> {
+    /// Nothing: the high range.
+    Empty,
+    /// Zeros of the key's size behind these octets: the low range, with a nonce or without.
+    Padded(&'a [u8]),
+}
+
+impl EkTemplate {
+    /// In the order in which they are tried: curves before RSA, of which a key takes a chip many
+    /// seconds to make; among curves the shared low range first.
+    pub const ALL: [Self; 8] = [
+        Self::P256,
+        Self::P384High,
+        Self::P256High,
+        Self::P521High,
+        Self::Rsa2048,
+        Self::Rsa2048High,
+        Self::Rsa3072High,
+        Self::Rsa4096High,
+    ];
+
+    /// The NV index of the certificate.
+    #[must_use]
+    pub const fn certificate(self) -> Handle {
+        Handle(match self {
+            Self::P256 => 0x01C0_000A,
+            Self::P256High => 0x01C0_0014,
+            Self::P384High => 0x01C0_0016,
+            Self::P521High => 0x01C0_0018,
+            Self::Rsa2048 => 0x01C0_0002,
+            Self::Rsa2048High => 0x01C0_0012,
+            Self::Rsa3072High => 0x01C0_001C,
+            Self::Rsa4096High => 0x01C0_001E,
+        })
+    }
+
+    /// The NV index of the nonce, in the low range.
+    #[must_use]
+    pub const fn nonce(self) -> Option<Handle> {
+        if self.is_low() { Some(Handle(self.certificate().0 + 1)) } else { None }
+    }
+
+    /// The NV index of a template of the maker's own.
+    #[must_use]
+    pub const fn template(self) -> Handle {
+        Handle(self.certificate().0 + if self.is_low() { 2 } else { 1 })
+    }
+
+    /// Where makers keep the key loaded, by convention only: anything may be there.
+    #[must_use]
+    pub const fn persistent(self) -> Handle {
+        Handle(match self {
+            Self::P256 => PERSISTENT + 2,
+            Self::Rsa2048 => PERSISTENT + 1,
+            _ => PERSISTENT + (self.certificate().0 & 0xFF),
+        })
+    }
+
+    /// Whether it is of the low range: to be used by the endorsement hierarchy's password only.
+    #[must_use]
+    pub const fn is_low(self) -> bool {
+        matches!(self, Self::P256 | Self::Rsa2048)
+    }
+
+    /// The algorithm of the key's Name, and of its policy.
+    #[must_use]
+    pub const fn name_alg(self) -> HashAlg {
+        match self {
+            Self::P256 | Self::P256High | Self::Rsa2048 | Self::Rsa2048High => HashAlg::Sha256,
+            Self::P384High | Self::Rsa3072High | Self::Rsa4096High => HashAlg::Sha384,
+            Self::P521High => HashAlg::Sha512,
+        }
+    }
+
+    const fn policy(self) -> &'static [u8] {
+        match (self.is_low(), self.name_alg()) {
+            (true, _) => &POLICY_A_SHA256,
+            (false, HashAlg::Sha256) => &POLICY_B_SHA256,
+            (false, HashAlg::Sha384) => &POLICY_B_SHA384,
+            (false, HashAlg::Sha512) => &POLICY_B_SHA512,
+        }
+    }
+
+    /// The unique field as the profile has it.
+    pub(crate) const fn unique(self) -> Unique<'static> {
+        if self.is_low() { Unique::Padded(&[]) } else { Unique::Empty }
+    }
+
+    /// The unique field as some makers have it: swtpm 0.7 fills it with zeros in the high range.
+    pub(crate) const fn other_unique(self) -> Unique<'static> {
+        if self.is_low() { Unique::Empty } else { Unique::Padded(&[]) }
+    }
+
+    const fn shape(self) -> Shape {
+        match self {
+            Self::P256 | Self::P256High => Shape::Ecc(TpmEccCurve::NistP256),
+            Self::P384High => Shape::Ecc(TpmEccCurve::NistP384),
+            Self::P521High => Shape::Ecc(TpmEccCurve::NistP521),
+            Self::Rsa2048 | Self::Rsa2048High => Shape::Rsa { bits: 2048 },
+            Self::Rsa3072High => Shape::Rsa { bits: 3072 },
+            Self::Rsa4096High => Shape::Rsa { bits: 4096 },
+        }
+    }
+
+    /// Writes the template, a `TPMT_PUBLIC`, to the front of `out`; returns its octets.
+    pub(crate) fn write(self, unique: Unique<'_>, out: &mut [u8]) -> Result<usize, TooLong> {
+        let mut writer = Writer::new(out);
+        let attributes = if self.is_low() { LOW_RANGE } else { LOW_RANGE | USER_WITH_AUTH };
+        let (kind, name_alg) = (self.shape().kind(), self.name_alg());
+        writer.u16(kind as u16).u16(name_alg.id()).u32(attributes).sized(self.policy());
+        let aes_bits = if matches!(name_alg, HashAlg::Sha256) { 128 } else { 256 };
+        writer.u16(TpmAlgId::Aes as u16).u16(aes_bits).u16(TpmAlgId::Cfb as u16);
+        let no_scheme = TpmAlgId::Null as u16;
+        match self.shape() {
+            Shape::Ecc(curve) => writer.u16(no_scheme).u16(curve as u16).u16(no_scheme),
+            Shape::Rsa { bits } => writer.u16(no_scheme).u16(bits).u32(DEFAULT_EXPONENT),
+        };
+        self.shape().write_unique(unique, &mut writer);
+        writer.finish()
+    }
+
+    /// Puts `nonce` into the unique field of a template of the maker's, of `len` octets; returns
+    /// the octets that it has then. `None` if it is no template of this key.
+    pub(crate) fn write_nonce(
+        self,
+        nonce: &[u8],
+        template: &mut [u8],
+        len: usize,
+    ) -> Option<usize> {
+        let unique_at = self.shape().unique_at(template.get(..len)?)?;
+        let mut writer = Writer::new(&mut template[unique_at..]);
+        self.shape().write_unique(Unique::Padded(nonce), &mut writer);
+        Some(unique_at + writer.finish().ok()?)
+    }
+}
+
+/// The exponent of 65537, as it is written in a template.
+const DEFAULT_EXPONENT: u32 = 0;
+
+/// The size of a key.
+#[derive(Clone, Copy)]
+enum Shape {
+    Ecc(TpmEccCurve),
+    Rsa { bits: u16 },
+}
+
+impl Shape {
+    const fn kind(self) -> TpmAlgId {
+        match self {
+            Self::Ecc(_) => TpmAlgId::Ecc,
+            Self::Rsa { .. } => TpmAlgId::Rsa,
+        }
+    }
+
+    /// Octets of a part of the unique field.
+    fn part_len(self) -> usize {
+        match self {
+            Self::Ecc(TpmEccCurve::NistP384) => 48,
+            Self::Ecc(TpmEccCurve::NistP521) => 66,
+            Self::Ecc(_) => 32,
+            Self::Rsa { bits } => usize::from(bits / 8),
+        }
+    }
+
+    /// The profile puts a nonce in front: of the modulus, or of x.
+    fn write_unique(self, unique: Unique<'_>, writer: &mut Writer<'_>) {
+        let parts = match self {
+            Self::Ecc(_) => 2,
+            Self::Rsa { .. } => 1,
+        };
+        for part in 0..parts {
+            match unique {
+                Unique::Empty => writer.sized(&[]),
+                Unique::Padded(nonce) if part == 0 => writer.padded(nonce, self.part_len()),
+                Unique::Padded(_) => writer.padded(&[], self.part_len()),
+            };
+        }
+    }
+
+    /// Where the unique field of a template begins.
+    fn unique_at(self, template: &[u8]) -> Option<usize> {
+        let mut reader = Reader::new(template);
+        let kind = reader.u16().ok()?;
+        let (_name_alg, _attributes) = (reader.u16().ok()?, reader.u32().ok()?);
+        let (policy, symmetric) = (reader.sized(usize::MAX).ok()?, reader.take(6).ok()?);
+        let (scheme, rest) = match self {
+            Self::Ecc(_) => (reader.u16().ok()?, reader.take(4).ok()?),
+            Self::Rsa { .. } => (reader.u16().ok()?, reader.take(6).ok()?),
+        };
+        let is_ours = kind == self.kind() as u16 && scheme == TpmAlgId::Null as u16;
+        is_ours.then_some(8 + 2 + policy.len() + symmetric.len() + 2 + rest.len())
+    }
+}
+
+impl fmt::Display for EkTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::P256 => "P-256 (L-2)",
+            Self::P256High => "P-256 (H-2)",
+            Self::P384High => "P-384 (H-3)",
+            Self::P521High => "P-521 (H-4)",
+            Self::Rsa2048 => "RSA-2048 (L-1)",
+            Self::Rsa2048High => "RSA-2048 (H-1)",
+            Self::Rsa3072High => "RSA-3072 (H-6)",
+            Self::Rsa4096High => "RSA-4096 (H-7)",
+        })
+    }
+}

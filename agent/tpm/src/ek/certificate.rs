@@ -1,0 +1,118 @@
+//! Certificates as makers left them in a TPM's memory.
+//!
+//! What is there is not always one clean certificate: some put a header of TPM 1.2 in front, most
+//! pad it, some lay a whole chain over several indices without regard to where one ends, and not
+//! all lengths are in the shortest form. Nothing is judged here but where a certificate begins and
+//! ends, and which key it is about; it is the provisioner who believes it or not.
+
+use crate::public::{Key, PublicArea};
+
+const BIT_STRING: u8 = 0x03;
+const EXPLICIT_VERSION: u8 = 0xA0;
+const INTEGER: u8 = 0x02;
+const SEQUENCE: u8 = 0x30;
+
+/// The tag of a stored certificate in TPM 1.2, and its kind: a length of two octets follows.
+const STORED: [u8; 3] = [0x10, 0x01, 0x00];
+
+/// The tag of a full certificate that may follow.
+const FULL: [u8; 2] = [0x10, 0x02];
+
+/// Moves the certificates in `content` to its front, one behind the other, without what stands
+/// before, between and behind them; returns their octets.
+pub(crate) fn gather(content: &mut [u8]) -> usize {
+    let (mut from, mut gathered) = (0, 0);
+    loop {
+        from += skipped(&content[from..]);
+        let Some(len) = first_len(&content[from..]) else { return gathered };
+        content.copy_within(from..from + len, gathered);
+        from += len;
+        gathered += len;
+    }
+}
+
+/// Octets in front of the next certificate that belong to none.
+fn skipped(content: &[u8]) -> usize {
+    let mut rest = content;
+    loop {
+        rest = match rest {
+            [0x00 | 0xFF, padded @ ..] => padded,
+            _ => match rest.strip_prefix(&STORED).and_then(|stored| stored.get(2..)) {
+                Some(stored) => stored.strip_prefix(&FULL).unwrap_or(stored),
+                None => return content.len() - rest.len(),
+            },
+        };
+    }
+}
+
+/// Octets of the certificate that `octets` begin with.
+pub(crate) fn first_len(octets: &[u8]) -> Option<usize> {
+    let mut rest = octets;
+    element(&mut rest, SEQUENCE)?;
+    Some(octets.len() - rest.len())
+}
+
+/// Takes the content of the element at the front, if it has this tag. Lengths need not be in their
+/// shortest form.
+fn element<'a>(octets: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
+    const LONG_FORM: u8 = 0x80;
+    let (&[found, first], mut rest) = octets.split_first_chunk()?;
+    if found != tag {
+        return None;
+    }
+    let mut len = usize::from(first);
+    if first >= LONG_FORM {
+        let (digits, behind) = rest.split_at_checked(usize::from(first - LONG_FORM))?;
+        // Zero digits are the indefinite form, which DER does not have.
+        let (&last, high) = digits.split_last()?;
+        let value = high.iter().try_fold(0_u32, |value, &digit| {
+            value.checked_mul(256)?.checked_add(u32::from(digit))
+        })?;
+        let value = value.checked_mul(256)?.checked_add(u32::from(last))?;
+        (len, rest) = (usize::try_from(value).ok()?, behind);
+    }
+    let (content, rest) = rest.split_at_checked(len)?;
+    *octets = rest;
+    Some(content)
+}
+
+/// Whether the certificate that `octets` begin with is about the key of this public area; `None`
+/// if its key is not found, so that somebody else has to say.
+pub(crate) fn is_about(mut octets: &[u8], area: &[u8]) -> Option<bool> {
+    let key = public_key(element(&mut octets, SEQUENCE)?)?;
+    match PublicArea::parse(area).ok()?.key {
+        Key::Ecc { x, y, .. } => {
+            let (&form, point) = key.split_first()?;
+            let (theirs_x, theirs_y) = point.split_at_checked(point.len() / 2)?;
+            const UNCOMPRESSED: u8 = 4;
+            let is_same = stripped(theirs_x) == stripped(x) && stripped(theirs_y) == stripped(y);
+            (form == UNCOMPRESSED).then_some(is_same)
+        }
+        Key::Rsa { modulus, .. } => {
+            let mut key = key;
+            let mut parts = element(&mut key, SEQUENCE)?;
+            Some(stripped(element(&mut parts, INTEGER)?) == stripped(modulus))
+        }
+    }
+}
+
+/// The content of the `subjectPublicKey` in the content of a certificate. RFC 5280 §4.1.
+fn public_key(mut certificate: &[u8]) -> Option<&[u8]> {
+    let mut rest = element(&mut certificate, SEQUENCE)?;
+    let _version = element(&mut rest, EXPLICIT_VERSION);
+    let _serial = element(&mut rest, INTEGER)?;
+    for _part in ["signature", "issuer", "validity", "subject"] {
+        element(&mut rest, SEQUENCE)?;
+    }
+    let mut info = element(&mut rest, SEQUENCE)?;
+    let _algorithm = element(&mut info, SEQUENCE)?;
+    match element(&mut info, BIT_STRING)? {
+        [0, key @ ..] => Some(key),
+        _ => None,
+    }
+}
+
+fn stripped(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|&&octet| octet == 0).count();
+    &number[zeros..]
+}

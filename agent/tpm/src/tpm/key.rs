@@ -1,0 +1,201 @@
+//! Keys: making primary ones, loading, saving, signing.
+
+use tpm2_protocol::data::{TpmAlgId, TpmRh, TpmSt};
+
+use super::{Answer, Tpm};
+use crate::command::{Code, Handle, Hierarchy, Malformed, Writer};
+use crate::fault::TpmError;
+use crate::reader::Reader;
+use crate::transact::Transact;
+
+/// Octets of a saved context that is kept, at most. A P-256 key takes 560 on swtpm and up to 900
+/// on chips.
+pub const CONTEXT_LEN_MAX: usize = 1024;
+
+/// Octets of r and of s of a P-256 signature.
+const SCALAR_LEN: usize = 32;
+
+/// Where in the caller's buffer `TPM2_Certify` left its answer: the statement, then the signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// Octets of the `TPMS_ATTEST`, from 0 on.
+    pub attest_len: usize,
+    /// Octets of the `TPMT_SIGNATURE` behind it.
+    pub signature_len: usize,
+}
+
+impl<T: Transact> Tpm<T> {
+    /// Makes the primary key of the template (`TPMT_PUBLIC`) in the first `len` octets of `area`,
+    /// and leaves it loaded. The same template gives the same key until the hierarchy is cleared.
+    /// Its public area takes the template's place; its octets are returned. Part 3 §24.1.
+    ///
+    /// `auth` is the hierarchy's password; it travels as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError`]; nothing is loaded then.
+    pub fn create_primary(
+        &mut self,
+        hierarchy: Hierarchy,
+        auth: &[u8],
+        area: &mut [u8],
+        len: usize,
+    ) -> Result<(Handle, usize), TpmError<T::Error>> {
+        let template = &area[..len];
+        let answer = self.call(Code::CreatePrimary, &[hierarchy.handle()], |command| {
+            creation(command.passwords(&[auth]), template);
+        })?;
+        let handle = answer.handle;
+        match self.copy_first(Code::CreatePrimary, &answer, area) {
+            Ok(len) => Ok((handle, len)),
+            Err(error) => {
+                self.flush(handle)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Loads a key that was made under `parent`: `blob` is `TPM2B_PUBLIC ‖ TPM2B_PRIVATE`, as
+    /// [`Tpm::create`] gives it. Part 3 §12.2.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError`]; nothing is loaded then.
+    pub fn load(&mut self, parent: Handle, blob: &[u8]) -> Result<Handle, TpmError<T::Error>> {
+        let command = Code::Load;
+        let mut reader = Reader::new(blob);
+        let parts =
+            reader.sized(usize::MAX).and_then(|public| Ok((public, reader.sized(usize::MAX)?)));
+        let (public, private) = parts.map_err(|_| TpmError::Malformed { command })?;
+        let answer = self.call(command, &[parent], |command| {
+            command.passwords(&[&[]]).sized(private).sized(public);
+        })?;
+        Ok(answer.handle)
+    }
+
+    /// Writes the public area of what is loaded or persistent to the front of `public`; returns
+    /// its octets. Part 3 §12.4.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError`].
+    pub fn read_public(
+        &mut self,
+        handle: Handle,
+        public: &mut [u8],
+    ) -> Result<usize, TpmError<T::Error>> {
+        let answer = self.call(Code::ReadPublic, &[handle], |_| ())?;
+        self.copy_first(Code::ReadPublic, &answer, public)
+    }
+
+    /// Saves what is loaded as `handle`, which stays loaded; writes the `TPMS_CONTEXT` to the front
+    /// of `context` and returns its octets. It is good until the TPM is reset. Part 3 §28.2.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError`].
+    pub fn context_save(
+        &mut self,
+        handle: Handle,
+        context: &mut [u8],
+    ) -> Result<usize, TpmError<T::Error>> {
+        let answer = self.call(Code::ContextSave, &[handle], |_| ())?;
+        copy(&self.buffer[answer.parameters], context)
+    }
+
+    /// Loads what [`Tpm::context_save`] saved. Part 3 §28.3.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError`]; nothing is loaded then.
+    pub fn context_load(&mut self, context: &[u8]) -> Result<Handle, TpmError<T::Error>> {
+        let answer = self.call(Code::ContextLoad, &[], |command| {
+            command.octets(context);
+        })?;
+        Ok(answer.handle)
+    }
+
+    /// Signs a digest with a P-256 key whose scheme is fixed: r ‖ s. Part 3 §20.2.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError`].
+    pub fn sign(
+        &mut self,
+        key: Handle,
+        digest: &[u8; 32],
+    ) -> Result<[u8; 2 * SCALAR_LEN], TpmError<T::Error>> {
+        let answer = self.call(Code::Sign, &[key], |command| {
+            command.passwords(&[&[]]).sized(digest).u16(TpmAlgId::Null as u16);
+            // No ticket: the key is not restricted, so that it signs what others hashed.
+            command.u16(TpmSt::HashCheck as u16).u32(TpmRh::Null as u32).sized(&[]);
+        })?;
+        let mut signature = [0; 2 * SCALAR_LEN];
+        ecdsa(self.parameters(&answer), &mut signature)
+            .map_err(|Malformed| TpmError::Malformed { command: Code::Sign })?;
+        Ok(signature)
+    }
+
+    /// Has `ak` state that `key` is in this TPM, over up to 64 octets of the verifier's; writes the
+    /// statement and its signature to `out`. Part 3 §18.2.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError`].
+    pub fn certify(
+        &mut self,
+        key: Handle,
+        ak: Handle,
+        qualifying: &[u8],
+        out: &mut [u8],
+    ) -> Result<Certified, TpmError<T::Error>> {
+        let command = Code::Certify;
+        let answer = self.call(command, &[key, ak], |command| {
+            command.passwords(&[&[], &[]]).sized(qualifying).u16(TpmAlgId::Null as u16);
+        })?;
+        let attest_len = self.copy_first(command, &answer, out)?;
+        let signature = &self.buffer[answer.parameters][2 + attest_len..];
+        let signature_len = copy(signature, &mut out[attest_len..])?;
+        Ok(Certified { attest_len, signature_len })
+    }
+
+    /// Copies the `TPM2B` that the answer begins with to the front of `out`.
+    pub(super) fn copy_first(
+        &self,
+        command: Code,
+        answer: &Answer,
+        out: &mut [u8],
+    ) -> Result<usize, TpmError<T::Error>> {
+        let octets = self.parameters(answer).sized(usize::MAX);
+        copy(octets.map_err(|_| TpmError::Malformed { command })?, out)
+    }
+}
+
+/// The parameters of `TPM2_Create` and `TPM2_CreatePrimary`: a key without a password whose
+/// sensitive part the TPM draws; nothing from outside and no PCR in its creation data.
+pub(super) fn creation(command: &mut Writer<'_>, template: &[u8]) {
+    const NO_AUTH_NO_DATA: [u8; 4] = [0; 4];
+    command.sized(&NO_AUTH_NO_DATA).sized(template).sized(&[]).u32(0);
+}
+
+/// Copies `octets` to the front of `out`; returns how many they are.
+pub(super) fn copy<E>(octets: &[u8], out: &mut [u8]) -> Result<usize, TpmError<E>> {
+    let (needed, available) = (octets.len(), out.len());
+    let place = out.get_mut(..needed).ok_or(TpmError::BufferTooSmall { needed, available })?;
+    place.copy_from_slice(octets);
+    Ok(needed)
+}
+
+/// Reads a `TPMT_SIGNATURE` of ECDSA with SHA-256; a TPM may leave out zeros in front of r and s.
+fn ecdsa(mut reader: Reader<'_>, signature: &mut [u8; 2 * SCALAR_LEN]) -> Result<(), Malformed> {
+    let algorithms = (reader.u16()?, reader.u16()?);
+    if algorithms != (TpmAlgId::Ecdsa as u16, TpmAlgId::Sha256 as u16) {
+        return Err(Malformed);
+    }
+    for scalar in signature.chunks_exact_mut(SCALAR_LEN) {
+        let octets = reader.sized(usize::MAX)?;
+        let from = SCALAR_LEN.checked_sub(octets.len()).ok_or(Malformed)?;
+        scalar[from..].copy_from_slice(octets);
+    }
+    Ok(reader.finish()?)
+}

@@ -1,0 +1,439 @@
+//! The keys of one device, in its TPM.
+//!
+//! **What it is.** What an agent or a firmware does with a TPM: make a key, sign, state that a key
+//! is in the TPM, open a credential. Each call is a sequence of commands that begins with nothing
+//! loaded and ends so.
+//!
+//! **What it must never do.** Leave a key in the TPM, use a persistent handle, or take the word of
+//! another TPM for that of ours. The storage primary is made from its template whenever it is
+//! needed, which gives the same key until the TPM is cleared; its Name is compared with the one
+//! that the caller recorded, and with the first one seen, so that a cleared or exchanged TPM is
+//! noticed ([`Trouble::ParentChanged`]) before anything is made in it.
+//!
+//! **What it does about trouble by itself.** A TPM that was reset between two calls has forgotten
+//! every saved context: those are dropped, the primary is made anew, and the call is tried once
+//! more from its beginning. So is a call that found the TPM full of what an earlier life of ours
+//! left there, after a sweep. Everything else is told ([`VaultError::trouble`]).
+//!
+//! **What a signature costs.** Three commands when the key's context is saved: load, sign, flush.
+//! `CONTEXTS` is how many contexts of 1 KiB there is room for: with 1 only the parent's, and a
+//! signature takes five; with 0 the parent is made for every call.
+
+mod blob;
+mod contexts;
+mod endorsement;
+
+use core::fmt;
+
+use crate::command::{Code, Handle, Hierarchy};
+use crate::fault::{ResponseCode, TpmError, Trouble};
+use crate::name::Name;
+use crate::session::POINT_LEN;
+use crate::template::{TEMPLATE_LEN_MAX, Template};
+use crate::tpm::{Certified, Parent, Properties, Secret, SelfTest, Sharing, Tpm};
+use crate::transact::Transact;
+
+use self::contexts::Contexts;
+
+pub use self::blob::{KEY_BLOB_LEN_MAX, KeyBlob, KeyBlobError};
+pub use self::endorsement::{EkKey, Endorsement};
+
+/// Octets that hold a statement and its signature.
+pub const CERTIFIED_LEN_MAX: usize = 384;
+
+/// Octets of a P-256 key's public area, at most.
+const AREA_LEN_MAX: usize = TEMPLATE_LEN_MAX + 64;
+
+/// How a [`Vault`] is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The Name that the storage primary had before; `None` where none was recorded yet.
+    pub parent: Option<Name>,
+    /// Who else uses the TPM.
+    pub sharing: Sharing,
+}
+
+/// A statement of an attestation key about another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statement<'a> {
+    /// The `TPMS_ATTEST`.
+    pub attest: &'a [u8],
+    /// The `TPMT_SIGNATURE` over it.
+    pub signature: &'a [u8],
+}
+
+/// The keys of a device behind the transport `T`, with room for `CONTEXTS` saved contexts.
+#[derive(Debug)]
+pub struct Vault<T, const CONTEXTS: usize = 3> {
+    tpm: Tpm<T>,
+    parent: Option<Primary>,
+    expected: Option<Name>,
+    contexts: Contexts<CONTEXTS>,
+}
+
+/// The storage primary, as it was when it was made.
+#[derive(Clone, Copy, Debug)]
+struct Primary {
+    name: Name,
+    point: [u8; POINT_LEN],
+}
+
+/// Why a call of a [`Vault`] failed. `E` is the transport's error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VaultError<E> {
+    /// A command failed.
+    Tpm(TpmError<E>),
+    /// The TPM, or the key, is in a state that has a name.
+    Trouble(Trouble),
+}
+
+impl<E> From<TpmError<E>> for VaultError<E> {
+    fn from(error: TpmError<E>) -> Self {
+        Self::Tpm(error)
+    }
+}
+
+impl<E> VaultError<E> {
+    /// The state that it tells of.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            Self::Trouble(trouble) => *trouble,
+            Self::Tpm(TpmError::Refused { command, code }) => {
+                if code.is_failure_mode() {
+                    Trouble::FailureMode
+                } else if code.is_full() {
+                    Trouble::NoSlots
+                } else {
+                    Trouble::Refused { command: *command, code: *code }
+                }
+            }
+            Self::Tpm(TpmError::Tampered { command }) => Trouble::Tampered { command: *command },
+            Self::Tpm(_) => Trouble::Unreachable,
+        }
+    }
+
+    fn is(&self, what: impl FnOnce(ResponseCode) -> bool) -> bool {
+        matches!(self, Self::Tpm(error) if error.is(what))
+    }
+
+    /// A refused authorization of `hierarchy` is one that its owner has to give.
+    fn of_hierarchy(error: TpmError<E>, hierarchy: Hierarchy) -> Self {
+        if error.is(ResponseCode::is_authorization) {
+            Self::Trouble(Trouble::auth_needed(hierarchy))
+        } else {
+            Self::Tpm(error)
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for VaultError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tpm(error) => error.fmt(f),
+            Self::Trouble(trouble) => trouble.fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> core::error::Error for VaultError<E> {}
+
+impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
+    /// Opens a TPM: starts it if nobody has, and asks what it found out about itself. What an
+    /// earlier life of ours left in it is flushed, where the TPM is ours alone.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`], [`Trouble::FailureMode`] among them.
+    pub fn open(transport: T, options: Options) -> Result<Self, VaultError<T::Error>> {
+        let Options { parent: expected, sharing } = options;
+        let tpm = Tpm::new(transport, sharing);
+        let mut vault = Self { tpm, parent: None, expected, contexts: Contexts::new() };
+        vault.start()?;
+        if sharing == Sharing::Exclusive {
+            vault.tpm.sweep()?;
+        }
+        Ok(vault)
+    }
+
+    fn start(&mut self) -> Result<(), VaultError<T::Error>> {
+        self.tpm.startup()?;
+        match self.tpm.test_result()? {
+            SelfTest::Failed(_) => Err(VaultError::Trouble(Trouble::FailureMode)),
+            SelfTest::Passed | SelfTest::Pending => Ok(()),
+        }
+    }
+
+    /// Prepares the TPM for the loss of its power and gives the transport back. For a TPM that is
+    /// ours alone: whatever uses it afterwards undoes this.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`].
+    pub fn close(mut self) -> Result<T, VaultError<T::Error>> {
+        self.tpm.settle()?;
+        self.tpm.shutdown()?;
+        Ok(self.tpm.into_transport())
+    }
+
+    /// The commands below, for what a vault does not do.
+    pub const fn tpm(&mut self) -> &mut Tpm<T> {
+        &mut self.tpm
+    }
+
+    /// Who made the TPM, and how it stands.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`].
+    pub fn properties(&mut self) -> Result<Properties, VaultError<T::Error>> {
+        self.attempt(|vault| Ok(vault.tpm.properties()?))
+    }
+
+    /// The Name of the storage primary: to be recorded with the first key made under it.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`], [`Trouble::ParentChanged`] and [`Trouble::OwnerAuthNeeded`] among them.
+    pub fn parent(&mut self) -> Result<Name, VaultError<T::Error>> {
+        self.with_parent(|_, parent| Ok(*parent.name))
+    }
+
+    /// 32 random octets that only the TPM and we know.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`].
+    pub fn random(&mut self) -> Result<Secret, VaultError<T::Error>> {
+        self.with_parent(|tpm, parent| Ok(tpm.random(parent)?))
+    }
+
+    /// Makes a key.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`].
+    pub fn make(&mut self, template: Template) -> Result<KeyBlob, VaultError<T::Error>> {
+        let mut octets = [0; TEMPLATE_LEN_MAX];
+        let len = template.write(&mut octets).unwrap_or_default();
+        let made = self.with_parent(|tpm, parent| {
+            KeyBlob::written(|out| tpm.create(parent, &octets[..len], out)).map_err(VaultError::Tpm)
+        })?;
+        let command = Code::Create;
+        made.map_err(|_| VaultError::Tpm(TpmError::Malformed { command }))
+    }
+
+    /// Whether `key` is one of this TPM's: loads and flushes it.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`], [`Trouble::ForeignKey`] among them.
+    pub fn probe(&mut self, key: &KeyBlob) -> Result<(), VaultError<T::Error>> {
+        self.with_key(key, |_, _| Ok(()))
+    }
+
+    /// Signs a digest with a device key: r ‖ s, each of 32 octets.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`].
+    pub fn sign(
+        &mut self,
+        key: &KeyBlob,
+        digest: &[u8; 32],
+    ) -> Result<[u8; 64], VaultError<T::Error>> {
+        self.with_key(key, |vault, key| Ok(vault.tpm.sign(key, digest)?))
+    }
+
+    /// Has `ak` state that `key` is in this TPM. The statement and its signature are written to
+    /// `out`, for which [`CERTIFIED_LEN_MAX`] octets are enough.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`].
+    pub fn certify<'a>(
+        &mut self,
+        key: &KeyBlob,
+        ak: &KeyBlob,
+        qualifying: &[u8; 32],
+        out: &'a mut [u8],
+    ) -> Result<Statement<'a>, VaultError<T::Error>> {
+        let Certified { attest_len, signature_len } = self.with_key(key, |vault, key| {
+            let ak = vault.load(ak)?;
+            Ok(vault.tpm.during(ak, |tpm, ak| tpm.certify(key, ak, qualifying, out))?)
+        })?;
+        let (attest, rest) = out.split_at(attest_len);
+        Ok(Statement { attest, signature: &rest[..signature_len] })
+    }
+
+    /// Has the storage primary loaded for `work`.
+    fn with_parent<R>(
+        &mut self,
+        mut work: impl FnMut(&mut Tpm<T>, Parent<'_>) -> Result<R, VaultError<T::Error>>,
+    ) -> Result<R, VaultError<T::Error>> {
+        self.attempt(|vault| {
+            let (handle, Primary { name, point }) = vault.load_parent()?;
+            let parent = Parent { handle, name: &name, point: &point };
+            vault.tpm.during(handle, |tpm, _| work(tpm, parent))
+        })
+    }
+
+    /// Has `key` loaded for `work`.
+    fn with_key<R>(
+        &mut self,
+        key: &KeyBlob,
+        mut work: impl FnMut(&mut Self, Handle) -> Result<R, VaultError<T::Error>>,
+    ) -> Result<R, VaultError<T::Error>> {
+        self.attempt(|vault| {
+            let handle = vault.load(key)?;
+            vault.flushing(handle, |vault| work(vault, handle))
+        })
+    }
+
+    /// Has `work` done, and what is loaded as `handle` flushed, whatever came of it.
+    fn flushing<R>(
+        &mut self,
+        handle: Handle,
+        work: impl FnOnce(&mut Self) -> Result<R, VaultError<T::Error>>,
+    ) -> Result<R, VaultError<T::Error>> {
+        let outcome = work(self);
+        let flushed = self.tpm.flush(handle);
+        let value = outcome?;
+        flushed?;
+        Ok(value)
+    }
+
+    /// Has `work` done from its beginning, and once more if the TPM was reset or was full of what
+    /// is ours. Begins with nothing of ours loaded.
+    fn attempt<R>(
+        &mut self,
+        mut work: impl FnMut(&mut Self) -> Result<R, VaultError<T::Error>>,
+    ) -> Result<R, VaultError<T::Error>> {
+        self.tpm.settle()?;
+        let outcome = match work(self) {
+            Err(error) if error.is(ResponseCode::is_stale) => {
+                self.contexts.clear();
+                self.start()?;
+                work(self)
+            }
+            Err(error)
+                if error.is(ResponseCode::is_full) && self.tpm.sharing() == Sharing::Exclusive =>
+            {
+                self.tpm.sweep()?;
+                work(self)
+            }
+            outcome => outcome,
+        };
+        outcome.map_err(|error| self.explain(error))
+    }
+
+    /// Says how long a lockout lasts: it is told together with its remedy.
+    fn explain(&mut self, error: VaultError<T::Error>) -> VaultError<T::Error> {
+        if !error.is(ResponseCode::is_lockout) {
+            return error;
+        }
+        match self.tpm.lockout() {
+            Ok(lockout) => {
+                VaultError::Trouble(Trouble::LockedOut { recovery_s: lockout.recovery_s })
+            }
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Loads a key: from its context, or from its blob.
+    fn load(&mut self, key: &KeyBlob) -> Result<Handle, VaultError<T::Error>> {
+        let name = key.name();
+        if let Some(handle) = self.load_context(&name)? {
+            return Ok(handle);
+        }
+        let (parent, _) = self.load_parent()?;
+        let loaded = self.tpm.during(parent, |tpm, parent| tpm.load(parent, key.parts()));
+        let handle = loaded.map_err(|error| {
+            if error.is(ResponseCode::is_integrity) {
+                VaultError::Trouble(Trouble::ForeignKey)
+            } else {
+                VaultError::Tpm(error)
+            }
+        })?;
+        let kept = self.contexts.put(&name, |out| self.tpm.context_save(handle, out));
+        self.loaded(handle, kept.or_else(only_lost_time))?;
+        Ok(handle)
+    }
+
+    /// Loads what was saved under `name`; `None` if nothing was, or the TPM knows it no more.
+    fn load_context(&mut self, name: &Name) -> Result<Option<Handle>, VaultError<T::Error>> {
+        let Some(context) = self.contexts.find(name) else { return Ok(None) };
+        let outdated = |code: ResponseCode| code.is_integrity() || code.is_stale();
+        match self.tpm.context_load(context) {
+            Ok(handle) => Ok(Some(handle)),
+            Err(error) if error.is(ResponseCode::is_startup) || !error.is(outdated) => {
+                Err(error.into())
+            }
+            Err(_) => {
+                self.contexts.forget(name);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Loads the storage primary: from its context, or made anew and compared.
+    fn load_parent(&mut self) -> Result<(Handle, Primary), VaultError<T::Error>> {
+        if let Some(primary) = self.parent
+            && let Some(handle) = self.load_context(&primary.name)?
+        {
+            return Ok((handle, primary));
+        }
+        let (handle, made) = self.make_parent()?;
+        let judged = self.judge(made);
+        let primary = self.loaded(handle, judged)?;
+        let name = &primary.name;
+        let kept = self.contexts.put_parent(name, |out| self.tpm.context_save(handle, out));
+        self.loaded(handle, kept.or_else(only_lost_time))?;
+        Ok((handle, primary))
+    }
+
+    /// Passes `outcome` on, with what is loaded as `handle` flushed if it is a failure.
+    fn loaded<R>(
+        &mut self,
+        handle: Handle,
+        outcome: Result<R, VaultError<T::Error>>,
+    ) -> Result<R, VaultError<T::Error>> {
+        if outcome.is_err() {
+            // If that fails it is owed; the first failure is the one to tell.
+            let _owed = self.tpm.flush(handle);
+        }
+        outcome
+    }
+
+    /// Compares the storage primary with the one that was recorded, or seen first.
+    fn judge(&mut self, made: Option<Primary>) -> Result<Primary, VaultError<T::Error>> {
+        let command = Code::CreatePrimary;
+        let primary = made.ok_or(TpmError::Malformed { command })?;
+        let (found, expected) = (primary.name, *self.expected.get_or_insert(primary.name));
+        if found != expected {
+            return Err(VaultError::Trouble(Trouble::ParentChanged { found, expected }));
+        }
+        Ok(*self.parent.insert(primary))
+    }
+
+    /// Makes the storage primary; `None` beside the handle for a key that is not of the template.
+    fn make_parent(&mut self) -> Result<(Handle, Option<Primary>), VaultError<T::Error>> {
+        let (mut area, owner) = ([0; AREA_LEN_MAX], Hierarchy::Owner);
+        let len = Template::StoragePrimary.write(&mut area).unwrap_or_default();
+        let made = self.tpm.create_primary(owner, &[], &mut area, len);
+        let (handle, len) = made.map_err(|error| VaultError::of_hierarchy(error, owner))?;
+        let area = &area[..len];
+        let point = blob::point(area, Template::StoragePrimary);
+        let name = Name::of_public_area(area).ok();
+        Ok((handle, name.zip(point).map(|(name, point)| Primary { name, point })))
+    }
+}
+
+/// A context that was not saved costs time, later: the key is loaded from its blob again. Only a
+/// transport that failed is told.
+fn only_lost_time<E>(error: TpmError<E>) -> Result<(), VaultError<E>> {
+    match error {
+        TpmError::Transport(_) => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,343 @@
+//! The endorsement key: finding it, and having it open a credential.
+//!
+//! An endorsement key is found by its certificate. Where the key of a certificate is kept loaded
+//! at the usual persistent handle it is used there; but anything may lie at that handle, so that
+//! only a key which is the certificate's counts. Otherwise it is made: from what the maker left
+//! beside the certificate, from the profile's template, and from the same with the other range's
+//! unique field, until the certificate's key comes out. To use it again takes its Name, by which
+//! it is found in the same order.
+
+use crate::command::{Handle, Hierarchy};
+use crate::ek::{CHAIN, EK_AREA_LEN_MAX, EkTemplate, FIRST_INDEX, certificate};
+use crate::fault::{ResponseCode, TpmError, Trouble};
+use crate::hash::HashAlg;
+use crate::name::Name;
+use crate::public::{Attribute, PublicArea};
+use crate::session::Session;
+use crate::tpm::{Loaded, Parent, Secret};
+use crate::transact::Transact;
+use crate::vault::{KeyBlob, Vault, VaultError};
+
+/// NV indices asked for at once: more than both ranges of the profile have.
+const INDICES_MAX: usize = 32;
+
+/// Octets of a template that leave room for the longest nonce behind them: RSA-2048 takes 314.
+const NONCE_AT: usize = EK_AREA_LEN_MAX - 256;
+
+/// An endorsement key, as it is needed to use it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EkKey {
+    /// The profile's template that it follows.
+    pub template: EkTemplate,
+    /// Its Name.
+    pub name: Name,
+}
+
+/// An endorsement key with what is told about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endorsement<'a> {
+    /// How to use it again.
+    pub key: EkKey,
+    /// Its public area, a `TPMT_PUBLIC`.
+    pub public_area: &'a [u8],
+    /// Its certificate and those of issuers that lie in the TPM, DER, one behind the other; empty
+    /// where the TPM has none.
+    pub certificates: &'a [u8],
+}
+
+/// What an endorsement key is made from, in the order in which it is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recipe {
+    /// The template and the nonce that the maker left in the TPM; what is not there is the
+    /// profile's.
+    Maker,
+    /// The profile's template, where the maker left something.
+    Profile,
+    /// The profile's template with the other range's unique field.
+    OtherUnique,
+}
+
+/// Where in the caller's buffer the parts of an [`Endorsement`] are: certificates, then the area.
+struct Found {
+    template: EkTemplate,
+    certificates_len: usize,
+    area_len: usize,
+}
+
+/// An endorsement key that can be used.
+struct Usable {
+    handle: Handle,
+    /// The algorithm of the policy that its use takes; `None` if its empty password will do.
+    policy: Option<HashAlg>,
+}
+
+impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
+    /// Finds the endorsement key: one with a certificate before one without, in the order of
+    /// [`EkTemplate::ALL`]. Its certificates and its public area are written to `out`; 4 KiB are
+    /// enough for most makers' chains.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`], [`Trouble::NoEndorsementKey`] and [`Trouble::EndorsementAuthNeeded`] among
+    /// them.
+    pub fn endorsement<'a>(
+        &mut self,
+        out: &'a mut [u8],
+    ) -> Result<Endorsement<'a>, VaultError<T::Error>> {
+        self.endorsement_of(&EkTemplate::ALL, out)
+    }
+
+    /// Finds the endorsement key among those of these templates, as [`Vault::endorsement`] does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Vault::endorsement`].
+    pub fn endorsement_of<'a>(
+        &mut self,
+        templates: &[EkTemplate],
+        out: &'a mut [u8],
+    ) -> Result<Endorsement<'a>, VaultError<T::Error>> {
+        let found = self.attempt(|vault| vault.find_endorsement(templates, out))?;
+        let (certificates, rest) = out.split_at(found.certificates_len);
+        let public_area = &rest[..found.area_len];
+        let name = Name::of_public_area(public_area);
+        let name = name.map_err(|_| VaultError::Trouble(Trouble::NoEndorsementKey))?;
+        let key = EkKey { template: found.template, name };
+        Ok(Endorsement { key, public_area, certificates })
+    }
+
+    /// Has the TPM open a credential that was made for this endorsement key and the Name of `ak`;
+    /// `credential` is the content of a `TPM2B_ID_OBJECT`, `encrypted_secret` that of a
+    /// `TPM2B_ENCRYPTED_SECRET`. The secret crosses the bus encrypted.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`]. A credential for another key or another TPM is [`Trouble::Refused`].
+    pub fn activate(
+        &mut self,
+        ek: &EkKey,
+        ak: &KeyBlob,
+        credential: &[u8],
+        encrypted_secret: &[u8],
+    ) -> Result<Secret, VaultError<T::Error>> {
+        let name = ak.name();
+        self.with_key(ak, |vault, handle| {
+            let session = vault.start_session()?;
+            let session_handle = session.handle();
+            let ak = Loaded { handle, name: &name };
+            let opened = vault.activate_in(session, ak, ek, [credential, encrypted_secret]);
+            vault.loaded(session_handle, opened)
+        })
+    }
+
+    fn find_endorsement(
+        &mut self,
+        templates: &[EkTemplate],
+        out: &mut [u8],
+    ) -> Result<Found, VaultError<T::Error>> {
+        let mut defined = [Handle::NULL; INDICES_MAX];
+        let count = self.tpm.handles(FIRST_INDEX, &mut defined)?;
+        let has_certificate =
+            |template: &&EkTemplate| defined[..count].contains(&template.certificate());
+        for &template in templates.iter().filter(has_certificate) {
+            if let Some(found) = self.find_certified(template, out)? {
+                return Ok(found);
+            }
+        }
+        for &template in templates {
+            if let Some((handle, area_len)) = self.make_endorsement(template, out, |_| true)? {
+                self.tpm.flush(handle)?;
+                return Ok(Found { template, certificates_len: 0, area_len });
+            }
+        }
+        Err(VaultError::Trouble(Trouble::NoEndorsementKey))
+    }
+
+    /// Reads a certificate and finds its key; `None` if there is no certificate after all, or its
+    /// key does not come out of any template.
+    fn find_certified(
+        &mut self,
+        template: EkTemplate,
+        out: &mut [u8],
+    ) -> Result<Option<Found>, VaultError<T::Error>> {
+        let Some(len) = present(self.tpm.nv_read(template.certificate(), out))? else {
+            return Ok(None);
+        };
+        let leaf_len = certificate::gather(&mut out[..len]);
+        if leaf_len == 0 {
+            return Ok(None);
+        }
+        let (leaf, rest) = out.split_at_mut(leaf_len);
+        let Some(area_len) = self.find_key_of(leaf, template, rest)? else { return Ok(None) };
+        let chain_len = self.read_chain(&mut rest[area_len..])?;
+        rest[..area_len + chain_len].rotate_left(area_len);
+        Ok(Some(Found { template, certificates_len: leaf_len + chain_len, area_len }))
+    }
+
+    /// Writes the public area of the certificate's key to the front of `area`; returns its octets.
+    fn find_key_of(
+        &mut self,
+        certificate: &[u8],
+        template: EkTemplate,
+        area: &mut [u8],
+    ) -> Result<Option<usize>, VaultError<T::Error>> {
+        if let Some(len) = present(self.tpm.read_public(template.persistent(), area))?
+            && certificate::is_about(certificate, &area[..len]) == Some(true)
+        {
+            return Ok(Some(len));
+        }
+        // A certificate that we cannot read is the provisioner's to judge: the first key is it.
+        let matches = |area: &[u8]| certificate::is_about(certificate, area).unwrap_or(true);
+        let Some((handle, len)) = self.make_endorsement(template, area, matches)? else {
+            return Ok(None);
+        };
+        self.tpm.flush(handle)?;
+        Ok(Some(len))
+    }
+
+    /// Reads the certificates of issuers to the front of `out`; returns their octets.
+    fn read_chain(&mut self, out: &mut [u8]) -> Result<usize, VaultError<T::Error>> {
+        let (mut first, last) = CHAIN;
+        let mut len = 0;
+        loop {
+            let mut indices = [Handle::NULL; INDICES_MAX];
+            let count = self.tpm.handles(first, &mut indices)?;
+            let indices = &indices[..count];
+            for &index in indices.iter().take_while(|&&index| index <= last) {
+                len += present(self.tpm.nv_read(index, &mut out[len..]))?.unwrap_or_default();
+            }
+            match indices.last() {
+                Some(&highest) if count == INDICES_MAX && highest < last => {
+                    first = Handle(highest.0 + 1);
+                }
+                _ => return Ok(certificate::gather(&mut out[..len])),
+            }
+        }
+    }
+
+    /// Makes the endorsement key of a template whose public area `is_wanted`, and leaves it
+    /// loaded; its area is written to the front of `area`. `None` if the TPM makes no such key.
+    fn make_endorsement(
+        &mut self,
+        template: EkTemplate,
+        area: &mut [u8],
+        is_wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<(Handle, usize)>, VaultError<T::Error>> {
+        let (needed, available) = (EK_AREA_LEN_MAX, area.len());
+        let area = area.get_mut(..needed).ok_or(TpmError::BufferTooSmall { needed, available })?;
+        let mut is_makers = false;
+        for recipe in [Recipe::Maker, Recipe::Profile, Recipe::OtherUnique] {
+            if recipe == Recipe::Profile && !is_makers {
+                continue;
+            }
+            let (len, from_nv) = self.write_template(template, recipe, area)?;
+            is_makers |= from_nv;
+            let hierarchy = Hierarchy::Endorsement;
+            match self.tpm.create_primary(hierarchy, &[], area, len) {
+                Ok((handle, len)) if is_wanted(&area[..len]) => return Ok(Some((handle, len))),
+                Ok((handle, _)) => self.tpm.flush(handle)?,
+                Err(error) if error.is(ResponseCode::is_unsupported) => (),
+                Err(error) => return Err(VaultError::of_hierarchy(error, hierarchy)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the template that a recipe gives to the front of `area`; returns its octets, and
+    /// whether any of them are the maker's.
+    fn write_template(
+        &mut self,
+        template: EkTemplate,
+        recipe: Recipe,
+        area: &mut [u8],
+    ) -> Result<(usize, bool), VaultError<T::Error>> {
+        let unique = match recipe {
+            Recipe::Maker | Recipe::Profile => template.unique(),
+            Recipe::OtherUnique => template.other_unique(),
+        };
+        let (needed, available) = (EK_AREA_LEN_MAX, area.len());
+        let too_small = |_| TpmError::BufferTooSmall { needed, available };
+        if recipe != Recipe::Maker {
+            return Ok((template.write(unique, area).map_err(too_small)?, false));
+        }
+        let theirs = present(self.tpm.nv_read(template.template(), area))?;
+        let len = match theirs {
+            Some(len) => len,
+            None => template.write(unique, area).map_err(too_small)?,
+        };
+        let Some(index) = template.nonce() else { return Ok((len, theirs.is_some())) };
+        let (area, rest) = area.split_at_mut(NONCE_AT);
+        let Some(nonce_len) = present(self.tpm.nv_read(index, rest))? else {
+            return Ok((len, theirs.is_some()));
+        };
+        let with_nonce = template.write_nonce(&rest[..nonce_len], area, len);
+        Ok((with_nonce.unwrap_or(len), true))
+    }
+
+    fn start_session(&mut self) -> Result<Session, VaultError<T::Error>> {
+        let (handle, primary) = self.load_parent()?;
+        let parent = Parent { handle, name: &primary.name, point: &primary.point };
+        Ok(self.tpm.during(handle, |tpm, _| tpm.start_salted(parent))?)
+    }
+
+    fn activate_in(
+        &mut self,
+        session: Session,
+        ak: Loaded<'_>,
+        ek: &EkKey,
+        sealed: [&[u8]; 2],
+    ) -> Result<Secret, VaultError<T::Error>> {
+        let Usable { handle, policy } = self.load_endorsement(ek)?;
+        let ek = Loaded { handle, name: &ek.name };
+        let opened = match policy {
+            Some(alg) => self.activate_by_policy(session, [ak, ek], alg, sealed),
+            None => Ok(self.tpm.activate_credential(session, [ak, ek], None, sealed)?),
+        };
+        if handle.kind() == Handle::TRANSIENT.kind() {
+            self.flushing(handle, |_| opened)
+        } else {
+            opened
+        }
+    }
+
+    fn activate_by_policy(
+        &mut self,
+        session: Session,
+        objects: [Loaded<'_>; 2],
+        alg: HashAlg,
+        sealed: [&[u8]; 2],
+    ) -> Result<Secret, VaultError<T::Error>> {
+        let started = self.tpm.start_endorsement_policy(alg);
+        let policy =
+            started.map_err(|error| VaultError::of_hierarchy(error, Hierarchy::Endorsement))?;
+        let opened = self.tpm.activate_credential(session, objects, Some(policy), sealed);
+        self.loaded(policy, opened.map_err(VaultError::Tpm))
+    }
+
+    /// Has the key of this Name at hand: where the maker keeps it, or made anew.
+    // The area is not kept on the stack while the key is used.
+    #[inline(never)]
+    fn load_endorsement(&mut self, ek: &EkKey) -> Result<Usable, VaultError<T::Error>> {
+        let mut area = [0; EK_AREA_LEN_MAX];
+        let is_it = |area: &[u8]| Name::of_public_area(area) == Ok(ek.name);
+        let persistent = ek.template.persistent();
+        let (handle, len) = match present(self.tpm.read_public(persistent, &mut area))? {
+            Some(len) if is_it(&area[..len]) => (persistent, len),
+            _ => self
+                .make_endorsement(ek.template, &mut area, is_it)?
+                .ok_or(VaultError::Trouble(Trouble::NoEndorsementKey))?,
+        };
+        let has_password = PublicArea::parse(&area[..len])
+            .is_ok_and(|area| area.attributes.has(Attribute::UserWithAuth));
+        Ok(Usable { handle, policy: (!has_password).then_some(ek.name.alg()) })
+    }
+}
+
+/// `None` for something that is not in the TPM, or that it does not let us read.
+fn present<R, E>(outcome: Result<R, TpmError<E>>) -> Result<Option<R>, TpmError<E>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is(ResponseCode::is_unreadable) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
