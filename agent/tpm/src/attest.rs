@@ -54,7 +54,9 @@ pub struct Attest<'a> {
     pub extra_data: &'a [u8],
     /// The TPM's clock and how often it was started.
     pub clock: ClockInfo,
-    /// The version of the TPM's firmware, as its vendor counts.
+    /// The version of the TPM's firmware, as its vendor counts. Under a key that is neither of the
+    /// endorsement nor of the platform hierarchy, the TPM adds a number of its own, constant for
+    /// the key. TPM 2.0 Part 1 §36.7.
     pub firmware_version: u64,
     /// What is stated.
     pub body: Body<'a>,
@@ -77,7 +79,8 @@ pub enum Body<'a> {
     },
 }
 
-/// The clock of a TPM. TPM 2.0 Part 2 §10.11.1.
+/// The clock of a TPM. TPM 2.0 Part 2 §10.11.1. The two counts are hidden under most keys, as is
+/// [`Attest::firmware_version`].
 #[doc(alias = "TPMS_CLOCK_INFO")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockInfo {

@@ -181,7 +181,7 @@ fn sized(octets: &[u8]) -> Vec<u8> {
 }
 
 /// The injected randomness, as the library takes it.
-struct Source<'a>(&'a mut dyn Random);
+pub(super) struct Source<'a>(pub(super) &'a mut dyn Random);
 
 impl RngCore for Source<'_> {
     fn next_u32(&mut self) -> u32 {

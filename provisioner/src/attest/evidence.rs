@@ -63,10 +63,13 @@ pub struct Expected<'a> {
 pub struct Proof {
     /// The Name of the device key.
     pub key_name: Name,
-    /// The TPM's clock and how often it was started. A count that runs backwards while the keys
-    /// stay the same is a sign of a cloned virtual TPM.
+    /// The TPM's clock and how often it was started. Unless the attestation key is of the
+    /// endorsement or the platform hierarchy, the TPM adds a number of its own to each count, the
+    /// same one as long as the attestation key stays (TPM 2.0 Part 1 §36.7): differences between
+    /// two proofs by one key say something, modulo 2³², and values nothing. A count that runs
+    /// backwards is a sign of a cloned virtual TPM.
     pub clock: ClockInfo,
-    /// The version of the TPM's firmware, as its vendor counts.
+    /// The version of the TPM's firmware, as its vendor counts, hidden in the same way.
     pub firmware_version: u64,
 }
 

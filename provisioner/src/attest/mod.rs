@@ -112,3 +112,6 @@ impl fmt::Display for HexError {
 }
 
 impl std::error::Error for HexError {}
+
+#[cfg(test)]
+pub(crate) mod testing;
