@@ -12,7 +12,9 @@
 pub mod check;
 pub mod event_log;
 pub mod fleet;
+pub mod fuzz;
 pub mod lab;
 pub mod load;
 pub mod recorder;
 pub mod sim;
+pub mod tpm_socket;

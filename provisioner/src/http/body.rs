@@ -15,7 +15,7 @@ const LIBEST_USER_AGENT: &str = "libest";
 
 /// How base64 is broken into lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Style {
+pub enum Style {
     /// A single line that ends in a newline.
     OneLine,
     /// Lines of [`LINE_LEN`] characters, each ending in a newline.
@@ -24,7 +24,7 @@ pub(crate) enum Style {
 
 impl Style {
     /// The style of a request's body, which its sender can read too.
-    pub(crate) fn of(body: &[u8]) -> Self {
+    pub fn of(body: &[u8]) -> Self {
         if raw_der(body).is_none() && body.contains(&b'\n') { Self::Wrapped } else { Self::OneLine }
     }
 
@@ -38,7 +38,7 @@ impl Style {
     }
 
     /// DER as a body in this style.
-    pub(crate) fn encode(self, der: &[u8]) -> Vec<u8> {
+    pub fn encode(self, der: &[u8]) -> Vec<u8> {
         let text = Base64::encode_string(der).into_bytes();
         let line_len = match self {
             Self::OneLine => text.len().max(1),
@@ -55,7 +55,7 @@ impl Style {
 
 /// A body holds no DER that could be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BodyError {
+pub enum BodyError {
     /// Nothing but white space.
     Empty,
     /// Neither base64, nor PEM, nor DER.
@@ -67,7 +67,7 @@ pub(crate) enum BodyError {
 /// # Errors
 ///
 /// [`BodyError`] if it is none of these.
-pub(crate) fn decode(body: &[u8]) -> Result<Vec<u8>, BodyError> {
+pub fn decode(body: &[u8]) -> Result<Vec<u8>, BodyError> {
     if let Some(der) = raw_der(body) {
         return Ok(der.to_vec());
     }

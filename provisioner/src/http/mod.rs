@@ -32,7 +32,8 @@ use crate::{
 };
 
 mod answer;
-mod body;
+pub mod body;
+mod challenge;
 mod cms;
 mod device;
 mod est;
@@ -81,6 +82,7 @@ impl<S: Store> Edge<S> {
             return Answer::refusal(StatusCode::URI_TOO_LONG, "query", "the query is too long");
         }
         match route {
+            Route::Challenge => self.challenge(asked).await,
             Route::Crl(aki) => self.crl(aki, asked.now).await,
             Route::Est(label, Est::CaCerts) => self.ca_certs(label, &asked),
             Route::Est(label, Est::CsrAttrs) => self.csr_attrs(label, asked.now),
@@ -96,9 +98,10 @@ impl<S: Store> Edge<S> {
         }
     }
 
-    /// Reads a body within the limits of length and time.
-    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Answer> {
-        let len_max = self.limits.body_len_max;
+    /// Reads a body within the limits of length and time; `len_max` octets at most, however much
+    /// the server would let through.
+    async fn body(&self, request: Request<Incoming>, len_max: usize) -> Result<Bytes, Answer> {
+        let len_max = len_max.min(self.limits.body_len_max);
         let too_large = || {
             let text = format!("the body is longer than {len_max} octets");
             Answer::refusal(StatusCode::PAYLOAD_TOO_LARGE, "too-large", &text).last()
