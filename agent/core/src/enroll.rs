@@ -136,6 +136,12 @@ impl<'a> Token<'a> {
         let is_printable = |octet: u8| octet.is_ascii_graphic();
         if text.bytes().all(is_printable) { Ok(Self(text)) } else { Err(NameError::Character) }
     }
+
+    /// The token as text: for who stores it, never for who logs.
+    #[must_use]
+    pub const fn reveal(&self) -> &'a str {
+        self.0
+    }
 }
 
 /// Never the token itself: it would end in a log.
