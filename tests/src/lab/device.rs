@@ -42,6 +42,8 @@ pub struct Settings {
     pub key_backend: Option<&'static str>,
     /// `[key] tpm`: the address of the TPM.
     pub tpm: Option<String>,
+    /// `[key] owner_auth_file`: beside the configuration.
+    pub owner_auth_file: Option<&'static str>,
 }
 
 impl Settings {
@@ -59,6 +61,7 @@ impl Settings {
             state_dir: None,
             key_backend: None,
             tpm: None,
+            owner_auth_file: None,
         }
     }
 
@@ -84,7 +87,11 @@ impl Settings {
         if let Some(port) = self.broker_port {
             text += &format!("\n[mqtt]\nurl = \"mqtts://{}:{port}\"\n", self.broker_host);
         }
-        let key = [("backend", self.key_backend), ("tpm", self.tpm.as_deref())];
+        let key = [
+            ("backend", self.key_backend),
+            ("tpm", self.tpm.as_deref()),
+            ("owner_auth_file", self.owner_auth_file),
+        ];
         let line =
             |(name, value): (_, Option<_>)| value.map(|value| format!("{name} = {value:?}\n"));
         let key: String = key.into_iter().filter_map(line).collect();
