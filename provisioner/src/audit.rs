@@ -26,12 +26,32 @@ pub enum Actor {
 /// What happened. [`Event::code`] is what the database keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Event {
+    /// A device that is bound to a TPM came with a new attestation key of that TPM: it was cleared.
+    AkReplaced,
     /// An operator let a pending key have a certificate.
     Approved,
+    /// The TPM of a device gave evidence about a new key.
+    Attested,
+    /// A device was bound to a TPM.
+    Bound,
+    /// A TPM's counters went back: another one may run with the same secrets.
+    CloneSign,
+    /// What came contradicts a binding: an operator has to look.
+    Conflict,
     /// A certificate revocation list was made.
     CrlPublished,
     /// A device was entered into the inventory.
     DeviceAdded,
+    /// An operator said that the hardware of a device was replaced: its TPM is released.
+    DeviceReplaced,
+    /// An endorsement key was listed for a device.
+    EkListed,
+    /// An operator trusts the makers of TPMs behind a root.
+    EkRootAdded,
+    /// An operator trusts them no longer.
+    EkRootRemoved,
+    /// An operator imported devices and their endorsement keys.
+    Imported,
     /// A certificate was recorded, to be signed.
     Issued,
     /// A device asked for a certificate and waits for an operator.
@@ -112,10 +132,20 @@ impl Entry {
 pub const DETAIL_LEN_MAX: usize = 256;
 
 impl Event {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 22] = [
+        Self::AkReplaced,
         Self::Approved,
+        Self::Attested,
+        Self::Bound,
+        Self::CloneSign,
+        Self::Conflict,
         Self::CrlPublished,
         Self::DeviceAdded,
+        Self::DeviceReplaced,
+        Self::EkListed,
+        Self::EkRootAdded,
+        Self::EkRootRemoved,
+        Self::Imported,
         Self::Issued,
         Self::Pending,
         Self::Recovered,
@@ -131,9 +161,19 @@ impl Event {
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
+            Self::AkReplaced => "ak-replaced",
             Self::Approved => "approved",
+            Self::Attested => "attested",
+            Self::Bound => "bound",
+            Self::CloneSign => "clone-sign",
+            Self::Conflict => "conflict",
             Self::CrlPublished => "crl-published",
             Self::DeviceAdded => "device-added",
+            Self::DeviceReplaced => "device-replaced",
+            Self::EkListed => "ek-listed",
+            Self::EkRootAdded => "ek-root-added",
+            Self::EkRootRemoved => "ek-root-removed",
+            Self::Imported => "imported",
             Self::Issued => "issued",
             Self::Pending => "pending",
             Self::Recovered => "recovered",

@@ -12,7 +12,9 @@
 pub mod attest;
 pub mod audit;
 pub mod authority;
+pub mod binding;
 mod broker;
+pub mod challenge;
 pub mod cli;
 pub mod clock;
 pub mod config;

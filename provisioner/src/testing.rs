@@ -5,12 +5,17 @@ use fleetcert_core::{device_id::DeviceId, time::Wall};
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 
 use crate::{
+    attest::EkId,
     authority::{
-        Authority, Profile, PublicKey,
+        Authority, KeyFingerprint, Profile, PublicKey,
         der::{BIT_STRING, ECDSA_WITH_SHA256, INTEGER, OCTET_STRING, OID, SEQUENCE, element},
         profile::{DnsName, Kind, TrustDomain},
         tree::{self, TreeKind, TreeSettings},
     },
+    binding::{
+        Ak, Binding, Endorsement, Evidence, Hold, KeyName, Proven, Source, TpmClock, TpmKind,
+    },
+    challenge::ChallengeId,
     enroll::{Admission, Group, Settings},
     inventory::Name,
     random::Random,
@@ -68,6 +73,7 @@ pub(crate) fn group(admission: Admission) -> Group {
         recovery_window_s: 30 * DAY_S,
         recovery_interval_s: DAY_S,
         retry_after_s: 600,
+        allow_virtual_tpm: false,
     }
 }
 
@@ -147,4 +153,43 @@ pub(crate) fn signed(key: &KeyPair, info: &[u8]) -> Vec<u8> {
 /// The request of a device that asks for nothing but its name.
 pub(crate) fn csr(key: &KeyPair, common_name: &str) -> Vec<u8> {
     csr_of(key, &subject(&[(3, common_name)]), &[])
+}
+
+fn key_name(seed: u8) -> KeyName {
+    KeyName::from_octets(&[seed; 34]).unwrap()
+}
+
+/// A binding in which every field has a value of its own, made of `seed`.
+pub(crate) fn binding(id: &str, seed: u8) -> Binding {
+    let endorsement = Endorsement {
+        ek: EkId([seed; 32]),
+        source: Source::Chain,
+        chain: vec![vec![0x30, 1, seed], vec![0x30, 0]],
+        kind: Some(TpmKind {
+            manufacturer: "id:49424D00".into(),
+            model: "swtpm".into(),
+            version: "id:20191023".into(),
+            is_virtual: true,
+        }),
+    };
+    let evidence = Evidence {
+        at: NOW.plus_s(2),
+        challenge: ChallengeId([seed; 16]),
+        key: KeyFingerprint([seed; 32]),
+        key_name: key_name(seed.wrapping_add(100)),
+        attest: vec![seed, 1],
+        signature: vec![seed, 2],
+        public: vec![seed, 3],
+        clock: TpmClock { clock_ms: u64::MAX, reset_count: u32::MAX, restart_count: 5, safe: true },
+        firmware: u64::MAX - 1,
+    };
+    let ak = Ak { name: key_name(seed), public: vec![seed, 4] };
+    Binding {
+        device: device(id),
+        hold: Hold::Bound,
+        proven: Proven { endorsement, ak, evidence },
+        admission: Admission::TokenEk,
+        since: NOW.plus_s(1),
+        clone_signs: Some((3, NOW.plus_s(3))),
+    }
 }

@@ -20,6 +20,7 @@ use crate::{
         Profile, Serial,
         profile::{DnsName, TrustDomain},
     },
+    challenge::ChallengeId,
     inventory::Name,
     store::RequestId,
 };
@@ -32,11 +33,14 @@ pub mod service;
 
 pub use self::{
     guard::ClockBehind,
-    refusal::{Refusal, StatusClass},
-    service::{Provisioner, Published, ServerOrder, ServiceError, TokenOrder},
+    refusal::{Refusal, StatusClass, TpmRefusal},
+    service::{
+        ChallengeOrder, ImportCount, ImportError, NewChallenge, Provisioner, Published, RootsAdded,
+        ServerOrder, ServiceError, TokenOrder,
+    },
 };
 
-/// How devices of a group get their first certificate. More kinds follow with attestation.
+/// How devices of a group get their first certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Admission {
     /// An operator approves each key.
@@ -44,8 +48,50 @@ pub enum Admission {
     /// Nobody gets in.
     #[default]
     Deny,
+    /// Evidence by a TPM whose endorsement key an operator listed for the device.
+    EkAllowlist,
+    /// Evidence by a TPM whose endorsement key has a certificate that chains to a trusted root.
+    EkChain,
     /// A one-time token.
     Token,
+    /// A one-time token, and evidence by a TPM whose endorsement key is listed or chains.
+    TokenEk,
+}
+
+impl Admission {
+    const ALL: [Self; 6] =
+        [Self::Approval, Self::Deny, Self::EkAllowlist, Self::EkChain, Self::Token, Self::TokenEk];
+
+    /// Its stable name, as the configuration writes it.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Approval => "approval",
+            Self::Deny => "deny",
+            Self::EkAllowlist => "ek-allowlist",
+            Self::EkChain => "ek-chain",
+            Self::Token => "token",
+            Self::TokenEk => "token+ek",
+        }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|admission| admission.code() == code)
+    }
+
+    /// Whether no key gets a certificate that is not proven to live in a TPM.
+    #[must_use]
+    pub const fn needs_evidence(self) -> bool {
+        matches!(self, Self::EkAllowlist | Self::EkChain | Self::TokenEk)
+    }
+
+    /// Whether a first contact may come without a token.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Approval | Self::EkAllowlist | Self::EkChain)
+    }
 }
 
 /// The policy of a group of devices.
@@ -63,6 +109,8 @@ pub struct Group {
     pub recovery_interval_s: u64,
     /// When a pending device should ask again, seconds.
     pub retry_after_s: u32,
+    /// Whether a TPM may be software. Its keys can be copied by whoever runs it.
+    pub allow_virtual_tpm: bool,
 }
 
 /// Everything an operator decides about enrollment.
@@ -130,6 +178,8 @@ pub struct Request {
     pub csr_der: Vec<u8>,
     /// The name of the request.
     pub request_id: Option<RequestId>,
+    /// The challenge that the evidence in the PKCS#10 answers.
+    pub challenge: Option<ChallengeId>,
 }
 
 /// What a request gets that was not refused.

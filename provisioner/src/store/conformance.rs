@@ -49,6 +49,8 @@ macro_rules! on_any {
     };
 }
 
+mod tpm;
+
 impl AnyStore {
     async fn transact<T: Send + 'static>(
         &self,

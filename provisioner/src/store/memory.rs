@@ -11,8 +11,8 @@ use std::{
 use fleetcert_core::{device_id::DeviceId, time::Wall};
 
 use super::{
-    Change, Committed, EnrollmentRequest, PAGE_LEN_MAX, RequestId, Scope, Store, StoreError,
-    StoredCertificate, Verdict, View,
+    Change, Committed, EnrollmentRequest, Mark, PAGE_LEN_MAX, RequestId, Scope, Store, StoreError,
+    StoredCertificate, TpmRecord, Verdict, View,
 };
 use crate::{
     audit,
@@ -20,6 +20,8 @@ use crate::{
     inventory::{Device, Status},
     token::{Token, TokenHash},
 };
+
+mod tpm;
 
 /// A store that forgets everything when it is dropped.
 #[derive(Debug, Default)]
@@ -38,6 +40,7 @@ struct State {
     tokens: BTreeMap<TokenHash, Token>,
     crls: BTreeMap<(KeyId, u64), Crl>,
     audit: Vec<audit::Entry>,
+    tpm: tpm::State,
 }
 
 impl MemoryStore {
@@ -104,6 +107,18 @@ impl Store for MemoryStore {
         Ok(state.certificates.values().map(|row| row.validity.not_before).max())
     }
 
+    async fn tpm(&self, device: DeviceId) -> Result<TpmRecord, StoreError> {
+        Ok(self.lock().tpm.record(&device))
+    }
+
+    async fn marks(&self, after: Option<DeviceId>, limit: u32) -> Result<Vec<Mark>, StoreError> {
+        let state = self.lock();
+        let is_after = |id: &&DeviceId| after.as_ref().is_none_or(|after| *id > after);
+        let devices = state.devices.keys().filter(is_after);
+        let marks = devices.map(|device| state.tpm.mark(device));
+        Ok(marks.take(limit.min(PAGE_LEN_MAX) as usize).collect())
+    }
+
     async fn audit(&self, after: u64, limit: u32) -> Result<Vec<audit::Row>, StoreError> {
         let state = self.lock();
         let rows = (1..).zip(&state.audit).filter(|(number, _)| *number > after);
@@ -127,6 +142,7 @@ impl State {
             pending: if scope.pending { self.pending() } else { 0 },
             revoked: scope.crl.map_or_else(Vec::new, |issuer| self.revoked(issuer, crl.as_ref())),
             crl,
+            tpm: self.tpm.view(&scope.tpm, &self.devices),
         }
     }
 
@@ -167,7 +183,7 @@ impl State {
                 _ => {}
             }
         }
-        Ok(())
+        self.tpm.check_new(changes)
     }
 
     fn add_certificate(&mut self, row: StoredCertificate) {
@@ -200,6 +216,7 @@ impl State {
             Change::Token(token) => {
                 self.tokens.insert(token.hash, token);
             }
+            change => self.tpm.apply(change),
         }
     }
 

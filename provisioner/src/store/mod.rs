@@ -22,16 +22,22 @@ use fleetcert_core::{
 };
 
 use crate::{
+    attest::{EkId, root::RootId},
     audit,
     authority::{
         Crl, KeyFingerprint, KeyId, Prepared, Reserved, Revocation, RevocationReason, Serial,
     },
+    binding::{Binding, Conflict, Hold, KeyName},
+    challenge::{Challenge, ChallengeId},
     inventory::Device,
     token::{Token, TokenHash},
 };
 
 pub mod memory;
 pub mod sqlite;
+pub mod tpm;
+
+pub use self::tpm::{Listing, Mark, StoredRoot, TpmRecord, TpmScope, TpmView};
 
 #[cfg(test)]
 mod conformance;
@@ -62,6 +68,8 @@ pub struct Scope {
     pub pending: bool,
     /// The newest CRL of this authority, and what it has revoked.
     pub crl: Option<KeyId>,
+    /// What is asked about TPMs.
+    pub tpm: TpmScope,
 }
 
 /// What a decision sees, at one instant between all other transactions.
@@ -84,6 +92,8 @@ pub struct View {
     /// Every revoked certificate of the authority that had not expired when its newest CRL was
     /// made, in the order of their serial numbers.
     pub revoked: Vec<Revocation>,
+    /// What is known about TPMs.
+    pub tpm: TpmView,
 }
 
 /// What a decision changes, and what it tells its caller once that is durable.
@@ -102,10 +112,44 @@ pub struct Verdict<T> {
 /// A row to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// An attestation key; it must not have been seen before.
+    Ak {
+        /// Its Name.
+        name: KeyName,
+        /// The endorsement key that it lives beside.
+        ek: EkId,
+        /// When it was first seen.
+        at: Wall,
+    },
+    /// The TPM of a device, in place of the one that it had in the same
+    /// [hold](crate::binding::Hold). One that is bound must not be bound to another device.
+    Bind(Box<Binding>),
+    /// A challenge; its name must be new.
+    Challenge(Box<Challenge>),
+    /// A conflict, in place of an earlier one of its kind.
+    Conflict(Conflict),
     /// A CRL; its number must be new.
     Crl(Crl),
     /// A device, new or changed.
     Device(Device),
+    /// Forgets a challenge.
+    DropChallenge(ChallengeId),
+    /// Forgets every challenge.
+    DropChallenges,
+    /// Lists an endorsement key for a device; neither must be on the list.
+    List {
+        /// The key and its device.
+        listing: Listing,
+        /// When.
+        at: Wall,
+    },
+    /// Forgets the challenges that were good until before then.
+    PurgeChallenges {
+        /// When.
+        before: Wall,
+    },
+    /// Trusts a root no longer.
+    RemoveRoot(RootId),
     /// A request that got a certificate, under its own name; it must be new.
     Request(EnrollmentRequest),
     /// A revocation of one certificate. One that is revoked already stays as it was.
@@ -126,8 +170,23 @@ pub enum Change {
         /// Why.
         reason: RevocationReason,
     },
+    /// Trusts a root; it must not be trusted already.
+    Root(StoredRoot),
+    /// Forgets the conflicts of a device.
+    SettleConflicts(DeviceId),
     /// A token, new or used.
     Token(Token),
+    /// Releases the TPM of a device, if it has one in that hold.
+    Unbind(DeviceId, Hold),
+    /// Takes the endorsement key of a device off the list.
+    Unlist(DeviceId),
+    /// Marks a challenge as used, and forgets its secret.
+    UseChallenge {
+        /// Which.
+        id: ChallengeId,
+        /// When.
+        at: Wall,
+    },
 }
 
 /// What is durable now.
@@ -183,7 +242,8 @@ pub enum StoreError {
         /// The table and column.
         place: &'static str,
     },
-    /// A row that must be new is there already: a serial number, a request or a CRL number.
+    /// A row that must be new is there already: a serial number, a request, a CRL number, an
+    /// endorsement key that is bound.
     Duplicate {
         /// The table.
         table: &'static str,
@@ -249,6 +309,24 @@ pub trait Store: Send + Sync {
     ///
     /// [`StoreError`] if the store cannot be read.
     fn newest(&self) -> impl Future<Output = Result<Option<Wall>, StoreError>> + Send;
+
+    /// What is on record about the TPM of a device.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    fn tpm(&self, device: DeviceId) -> impl Future<Output = Result<TpmRecord, StoreError>> + Send;
+
+    /// Up to `limit` marks, in the order of the devices' ids, from the one after `after`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    fn marks(
+        &self,
+        after: Option<DeviceId>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Mark>, StoreError>> + Send;
 
     /// Up to `limit` rows of the audit table, from the one after number `after`.
     ///

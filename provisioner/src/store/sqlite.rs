@@ -38,8 +38,8 @@ use sqlx::{
 };
 
 use super::{
-    Change, Committed, PAGE_LEN_MAX, Reserved, Scope, Store, StoreError, StoredCertificate,
-    Verdict, View,
+    Change, Committed, Mark, PAGE_LEN_MAX, Reserved, Scope, Store, StoreError, StoredCertificate,
+    TpmRecord, Verdict, View,
 };
 use crate::{audit, inventory::Device};
 
@@ -59,9 +59,10 @@ pub const BUSY_S_MAX: u64 = 5;
 const READERS: usize = 2;
 
 /// Each once, in this order; what is released is never changed.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     ("initial", include_str!("../../migrations/0001_initial.sql")),
     ("pending", include_str!("../../migrations/0002_pending.sql")),
+    ("attestation", include_str!("../../migrations/0003_attestation.sql")),
 ];
 
 /// Memory of each connection's page cache, KiB.
@@ -187,7 +188,7 @@ impl Store for SqliteStore {
     async fn view(&self, scope: Scope) -> Result<View, StoreError> {
         let mut connection = self.reader().await;
         // One statement is a snapshot of its own; only these take several.
-        if scope.crl.is_none() && !scope.pending {
+        if scope.crl.is_none() && !scope.pending && scope.tpm.is_empty() {
             return read::view(&mut connection, &scope).await;
         }
         let mut snapshot = connection.begin().await.map_err(sql_error)?;
@@ -217,6 +218,19 @@ impl Store for SqliteStore {
     async fn newest(&self) -> Result<Option<Wall>, StoreError> {
         let mut connection = self.reader().await;
         read::newest(&mut connection).await
+    }
+
+    async fn tpm(&self, device: DeviceId) -> Result<TpmRecord, StoreError> {
+        let mut connection = self.reader().await;
+        let mut snapshot = connection.begin().await.map_err(sql_error)?;
+        let record = read::tpm::record(&mut snapshot, &device).await?;
+        snapshot.rollback().await.map_err(sql_error)?;
+        Ok(record)
+    }
+
+    async fn marks(&self, after: Option<DeviceId>, limit: u32) -> Result<Vec<Mark>, StoreError> {
+        let mut connection = self.reader().await;
+        read::tpm::marks(&mut connection, after.as_ref(), limit.min(PAGE_LEN_MAX)).await
     }
 
     async fn audit(&self, after: u64, limit: u32) -> Result<Vec<audit::Row>, StoreError> {
@@ -305,6 +319,10 @@ const BUSY_CODES: [&str; 2] = ["5", "517"];
 /// How SQLite begins to say which uniqueness was violated.
 const UNIQUE_PREFIX: &str = "UNIQUE constraint failed: ";
 
+/// The tables with rows that must be new.
+const UNIQUE_TABLES: [&str; 8] =
+    ["ak", "binding", "certificate", "challenge", "crl", "ek_listed", "ek_root", "request"];
+
 fn sql_error(error: sqlx::Error) -> StoreError {
     let Some(database) = error.as_database_error() else {
         return StoreError::Io { cause: error.to_string() };
@@ -315,7 +333,7 @@ fn sql_error(error: sqlx::Error) -> StoreError {
     let violated = database.message().strip_prefix(UNIQUE_PREFIX);
     let table = violated.and_then(|violated| {
         let named = |table: &&&str| violated.split('.').next() == Some(**table);
-        ["certificate", "crl", "request"].iter().find(named).copied()
+        UNIQUE_TABLES.iter().find(named).copied()
     });
     match table {
         Some(table) => StoreError::Duplicate { table },

@@ -15,7 +15,9 @@ use crate::{
     token::{Token, TokenHash, Use},
 };
 
-/// Everything but the CRL, in one row and one round trip. The first column of each table tells
+pub(super) mod tpm;
+
+/// Everything but TPMs and the CRL, in one row and one round trip. The first column of each table tells
 /// whether it has a row at all.
 macro_rules! view {
     () => {
@@ -118,6 +120,7 @@ async fn view_by(
     if let Some(issuer) = scope.crl {
         (view.crl, view.revoked) = revocations(connection, issuer).await?;
     }
+    view.tpm = tpm::view(connection, &scope.tpm).await?;
     Ok(view)
 }
 

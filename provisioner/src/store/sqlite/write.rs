@@ -15,6 +15,8 @@ use crate::{
     token::Token,
 };
 
+mod tpm;
+
 const ADD_CERTIFICATE: &str = "INSERT INTO certificate \
     (serial, issuer, device, key, not_before, not_after, tbs) VALUES (?, ?, ?, ?, ?, ?, ?);";
 
@@ -28,6 +30,9 @@ const ADD_REQUEST: &str =
 const ADD_AUDIT: &str = "INSERT INTO audit (at, event, device, serial, actor, detail) VALUES ";
 
 const AUDIT_ROW: &str = "(?, ?, ?, ?, ?, ?)";
+
+/// Rows of one such statement: SQLite binds 32766 values to one at most.
+const AUDIT_ROWS_MAX: usize = 1_000;
 
 const PUT_DEVICE: &str = "INSERT OR REPLACE INTO device \
     (id, group_name, status, approval_key, approval_asked_at, approval_approved_at, created_at, \
@@ -161,6 +166,7 @@ impl Batch {
                 statement.value(i64::from(reason.code())).text_of(device).time(*at);
             }
             Change::Token(token) => self.token(token),
+            change => self.tpm_change(change),
         }
     }
 
@@ -215,6 +221,10 @@ impl Batch {
     }
 
     fn audit(&mut self, entries: &[audit::Entry]) {
+        entries.chunks(AUDIT_ROWS_MAX).for_each(|entries| self.audit_rows(entries));
+    }
+
+    fn audit_rows(&mut self, entries: &[audit::Entry]) {
         for (place, entry) in entries.iter().enumerate() {
             self.statement(if place == 0 { ADD_AUDIT } else { ", " })
                 .statement(AUDIT_ROW)
@@ -225,9 +235,7 @@ impl Batch {
                 .text_of(&entry.actor)
                 .value(entry.detail.clone());
         }
-        if !entries.is_empty() {
-            self.statement(";");
-        }
+        self.statement(";");
     }
 }
 
