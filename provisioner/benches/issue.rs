@@ -166,6 +166,7 @@ fn settings() -> Settings {
         recovery_window_s: 0,
         recovery_interval_s: 0,
         retry_after_s: 60,
+        allow_virtual_tpm: false,
     };
     Settings {
         trust_domain: trust_domain(),
@@ -221,6 +222,7 @@ async fn order(provisioner: &Provisioner<SqliteStore>, id: &str, key: &KeyPair) 
         basic: Some(Basic { user: id.to_owned(), password: token.text() }),
         csr_der: csr(key, id),
         request_id: Some([7; 16]),
+        challenge: None,
     }
 }
 

@@ -135,20 +135,30 @@ pub struct Crl {
 
 /// What a first contact has to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
+#[serde(rename_all = "kebab-case")]
+pub enum Admission {
     /// An operator's approval of the key.
     Approval,
+    /// Nobody gets in.
+    Deny,
+    /// Evidence by a TPM that `device import` listed for the device.
+    EkAllowlist,
+    /// Evidence by a TPM with a certificate of a maker that `attest ek-roots` trusts.
+    EkChain,
     /// A one-time token.
     Token,
+    /// A one-time token, and evidence by a TPM that is listed or has such a certificate.
+    #[serde(rename = "token+ek")]
+    TokenEk,
 }
 
 /// One group of devices.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// What a first contact has to show.
-    pub policy: Policy,
+    /// What a first contact has to show; `policy` in configurations from before there were TPMs.
+    #[serde(alias = "policy")]
+    pub admission: Admission,
     /// Seconds after expiry in which the old key still fetches a new certificate by itself; after
     /// them an operator approves. Zero: an operator always does.
     #[serde(default)]
@@ -165,6 +175,9 @@ pub struct Group {
     /// Seconds of a certificate's life in this group; the device profile's when missing.
     #[serde(default)]
     pub lifetime_s: Option<u64>,
+    /// Whether a TPM may be software: its keys can be copied by whoever runs it.
+    #[serde(default)]
+    pub allow_virtual_tpm: bool,
 }
 
 /// One EST label: `/.well-known/est/<label>/…`.
@@ -249,12 +262,13 @@ impl Default for Group {
     /// A token for the first contact, an operator for everything unusual.
     fn default() -> Self {
         Self {
-            policy: Policy::Token,
+            admission: Admission::Token,
             recovery_window_s: 0,
             recovery_interval_s: RECOVERY_INTERVAL_S,
             retry_after_s: RETRY_AFTER_S,
             dns_domain: None,
             lifetime_s: None,
+            allow_virtual_tpm: false,
         }
     }
 }

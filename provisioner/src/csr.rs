@@ -1,7 +1,8 @@
 //! Certification requests (PKCS#10, RFC 2986): a proof that somebody holds a private key.
 //!
 //! **What it is.** From a request we take the public key, once its own signature has proven
-//! possession, and the names it asks for, to compare them with the authenticated identity.
+//! possession, the names it asks for, to compare them with the authenticated identity, and the
+//! evidence about the key, to be judged elsewhere ([`attest`](crate::attest)).
 //!
 //! **What it must never do.** Put anything else of a request into a certificate. A request that
 //! asks to be a CA or for another's name is refused, though it would be ignored: who sends it is
@@ -11,6 +12,8 @@
 //! attribute is looked at; what follows reads slices and compares.
 
 use std::fmt;
+
+use fleetcert_core::est::evidence::ID_AA_ATTESTATION;
 
 use crate::authority::{
     PublicKey,
@@ -30,6 +33,7 @@ pub struct Csr {
     subject: DirectoryName,
     common_name: Option<String>,
     alt_names: Option<AltNames>,
+    attestation: Option<Vec<u8>>,
 }
 
 /// Why a request is refused.
@@ -134,8 +138,10 @@ impl Csr {
         }
         let subject = DirectoryName::parse(subject).ok_or(CsrError::Malformed)?;
         let common_name = subject.common_name()?;
-        let alt_names = requested_extensions(attributes)?;
-        Ok(Self { key, subject, common_name, alt_names })
+        let attributes = Attributes::read(attributes)?;
+        let alt_names = attributes.extensions.map_or(Ok(None), alt_names_of)?;
+        let attestation = attributes.attestation.map(<[u8]>::to_vec);
+        Ok(Self { key, subject, common_name, alt_names, attestation })
     }
 
     /// The key whose possession is proven.
@@ -160,6 +166,12 @@ impl Csr {
     #[must_use]
     pub const fn alt_names(&self) -> Option<&AltNames> {
         self.alt_names.as_ref()
+    }
+
+    /// The evidence about the key, as it came: the values of the attribute id-aa-attestation.
+    #[must_use]
+    pub fn attestation(&self) -> Option<&[u8]> {
+        self.attestation.as_deref()
     }
 }
 
@@ -211,16 +223,30 @@ fn kind(spki: &[u8]) -> KeyKind {
     }
 }
 
-/// Looks through the attributes for what is refused and for the names asked for.
-fn requested_extensions(attributes: &[u8]) -> Result<Option<AltNames>, CsrError> {
-    let mut request = None;
-    for attribute in elements(attributes).ok_or(CsrError::Malformed)? {
-        let (oid, values) = attribute_parts(attribute).ok_or(CsrError::Malformed)?;
-        if oid == EXTENSION_REQUEST && request.replace(values).is_some() {
-            return Err(CsrError::Malformed);
+/// The attributes that count, each the content of its set of values.
+#[derive(Default)]
+struct Attributes<'a> {
+    attestation: Option<&'a [u8]>,
+    extensions: Option<&'a [u8]>,
+}
+
+impl<'a> Attributes<'a> {
+    /// Looks through the attributes; one that counts and comes twice could be read two ways.
+    fn read(attributes: &'a [u8]) -> Result<Self, CsrError> {
+        let mut found = Self::default();
+        for attribute in elements(attributes).ok_or(CsrError::Malformed)? {
+            let (oid, values) = attribute_parts(attribute).ok_or(CsrError::Malformed)?;
+            let slot = match oid {
+                oid if oid == EXTENSION_REQUEST => &mut found.extensions,
+                oid if oid == ID_AA_ATTESTATION.as_bytes() => &mut found.attestation,
+                _ => continue,
+            };
+            if slot.replace(values).is_some() {
+                return Err(CsrError::Malformed);
+            }
         }
+        Ok(found)
     }
-    request.map_or(Ok(None), alt_names_of)
 }
 
 /// The type of an attribute and the content of its set of values.

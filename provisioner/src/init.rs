@@ -186,8 +186,12 @@ key = "private/server-issuing.key"
 lifetime_s = {device_lifetime_s}
 
 [groups.default]
-# "token": a one-time token for the first certificate. "approval": an operator approves each key.
-policy = "token"
+# What a device shows for its first certificate. "token": a one-time token. "approval": an operator
+# approves each key. "ek-allowlist": a TPM that `device import` lists for it. "ek-chain": a TPM with a
+# certificate by a maker that `attest ek-roots` trusts. "token+ek": a token and such a TPM. "deny".
+admission = "token"
+# A TPM that is software, whose keys can be copied by whoever runs it, counts only with
+# allow_virtual_tpm = true
 # Seconds after expiry in which a device still recovers by itself.
 recovery_window_s = {recovery_window_s}
 "#

@@ -11,7 +11,7 @@ use crate::{
         Authority, AuthorityError, Profile,
         profile::{DnsName, Kind, ProfileNameError, TrustDomain},
     },
-    config::{self, Config, ConfigError, DEFAULT_GROUP, KeyPair, Policy},
+    config::{self, Config, ConfigError, DEFAULT_GROUP, KeyPair},
     enroll::{Admission, Group, Provisioner, Settings},
     inventory::{Name, NameError},
     store::{StoreError, sqlite::SqliteStore},
@@ -142,9 +142,13 @@ fn group(
 ) -> Result<Group, InstallationError> {
     let profile = config.profile(decided);
     Ok(Group {
-        admission: match decided.policy {
-            Policy::Approval => Admission::Approval,
-            Policy::Token => Admission::Token,
+        admission: match decided.admission {
+            config::Admission::Approval => Admission::Approval,
+            config::Admission::Deny => Admission::Deny,
+            config::Admission::EkAllowlist => Admission::EkAllowlist,
+            config::Admission::EkChain => Admission::EkChain,
+            config::Admission::Token => Admission::Token,
+            config::Admission::TokenEk => Admission::TokenEk,
         },
         profile: Profile {
             lifetime_s: profile.lifetime_s,
@@ -156,6 +160,7 @@ fn group(
         recovery_window_s: decided.recovery_window_s,
         recovery_interval_s: decided.recovery_interval_s,
         retry_after_s: decided.retry_after_s,
+        allow_virtual_tpm: decided.allow_virtual_tpm,
     })
 }
 

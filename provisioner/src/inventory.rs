@@ -203,13 +203,26 @@ impl Device {
         Ok(self)
     }
 
+    /// Its hardware was replaced: it is expected to enroll anew, and nothing of it is current.
+    #[must_use]
+    pub const fn replaced(mut self) -> Self {
+        self.status = Status::Expected;
+        self.approval = None;
+        self.serial = None;
+        self.not_after = None;
+        self
+    }
+
     /// Whether [`Device::last_seen_at`] should be written anew for a contact at `now`.
     #[must_use]
     pub fn is_seen_anew(&self, now: Wall) -> bool {
         self.last_seen_at.is_none_or(|last| now.s_since(last) >= LAST_SEEN_GRAIN_S)
     }
 
-    fn check_not_revoked(&self) -> Result<(), StepError> {
+    /// # Errors
+    ///
+    /// [`StepError::Revoked`].
+    pub(crate) fn check_not_revoked(&self) -> Result<(), StepError> {
         match (self.status, self.revoked) {
             (Status::Revoked, revoked) => {
                 Err(StepError::Revoked { at: revoked.map_or(self.created_at, |(at, _)| at) })

@@ -7,7 +7,8 @@
 
 use fleetcert_core::{device_id::DeviceId, time::Wall};
 
-use super::{Admission, Basic, Group, Operation, Peer, Refusal, Request, Settings};
+use self::attested::{Attested, Claim, Objection};
+use super::{Admission, Basic, Group, Operation, Peer, Refusal, Request, Settings, TpmRefusal};
 use crate::{
     audit::{Actor, Entry, Event},
     authority::{
@@ -16,9 +17,13 @@ use crate::{
     },
     csr::Csr,
     inventory::{Device, Name, Status, StepError},
-    store::{Change, EnrollmentRequest, RequestId, Scope, StoredCertificate, Verdict, View},
+    store::{
+        Change, EnrollmentRequest, RequestId, Scope, StoredCertificate, TpmScope, Verdict, View,
+    },
     token::{Permit, Presented, Secret, Token, TokenError, TokenHash, Use},
 };
+
+mod attested;
 
 /// What vouches for the identity that a request claims.
 #[derive(Debug)]
@@ -43,6 +48,8 @@ pub(super) struct Case {
     request: Option<RequestId>,
     csr: Csr,
     key: KeyFingerprint,
+    /// What a TPM says of that key.
+    claim: Option<Claim>,
     serial: Serial,
     now: Wall,
 }
@@ -63,9 +70,19 @@ pub(super) enum Step {
 }
 
 /// Why a certificate is issued, and what else changes with it.
-struct Grant {
+#[derive(Default)]
+struct Grant<'a> {
     event: Option<Event>,
     token: Option<Token>,
+    attested: Option<Attested<'a>>,
+}
+
+/// What applies to a request: the operator's decisions, and who signs.
+#[derive(Clone, Copy)]
+struct Rules<'a> {
+    settings: &'a Settings,
+    group: &'a Group,
+    authority: &'a Authority,
 }
 
 impl Case {
@@ -84,6 +101,7 @@ impl Case {
         let csr = Csr::verify(&request.csr_der).map_err(Refusal::Csr)?;
         let (device, credential) = claim(request, leaf, &csr)?;
         check_names(request.operation, &csr, &device, &credential)?;
+        let claim = attested::claim(request.challenge, &csr)?;
         let key = csr.key().fingerprint();
         Ok(Self {
             device,
@@ -94,6 +112,7 @@ impl Case {
             request: request.request_id,
             csr,
             key,
+            claim,
             serial,
             now,
         })
@@ -113,6 +132,11 @@ impl Case {
             certificate,
             pending: matches!(self.credential, Credential::None),
             crl: None,
+            tpm: TpmScope {
+                device: Some(self.device.clone()),
+                challenge: self.claim.as_ref().map(Claim::challenge),
+                ..TpmScope::default()
+            },
         }
     }
 
@@ -121,7 +145,8 @@ impl Case {
         (self.actor(), self.device.clone())
     }
 
-    /// Decides. A refusal changes nothing: it is recorded by whoever tells it.
+    /// Decides. A refusal changes nothing, but a conflict goes on record; the refusal itself is
+    /// recorded by whoever tells it.
     pub(super) fn decide(
         &self,
         view: &View,
@@ -129,7 +154,11 @@ impl Case {
         authority: &Authority,
     ) -> Verdict<Step> {
         let judged = self.judge(view, settings, authority);
-        judged.unwrap_or_else(|refusal| Verdict::new(Step::Refused(refusal)))
+        judged.unwrap_or_else(|Objection { refusal, conflict }| Verdict {
+            audit: conflict.iter().map(|conflict| self.conflict_entry(conflict)).collect(),
+            changes: conflict.into_iter().map(|conflict| Change::Conflict(*conflict)).collect(),
+            ..Verdict::new(Step::Refused(refusal))
+        })
     }
 
     fn judge(
@@ -137,7 +166,7 @@ impl Case {
         view: &View,
         settings: &Settings,
         authority: &Authority,
-    ) -> Result<Verdict<Step>, Refusal> {
+    ) -> Result<Verdict<Step>, Objection> {
         match &self.credential {
             Credential::Certificate { leaf, expired } => {
                 let stored = self.check_certificate(view, leaf)?;
@@ -145,24 +174,52 @@ impl Case {
                 if let Some(again) = self.again(view)? {
                     return Ok(again);
                 }
-                if !expired && !stored.validity.is_expired_at(self.now) {
-                    let grant = Grant { event: None, token: None };
-                    return self.issue(view, settings, group, authority, grant);
-                }
-                self.recover(view, stored.validity.not_after, settings, group, authority)
+                let rules = Rules { settings, group, authority };
+                let expired = *expired || stored.validity.is_expired_at(self.now);
+                let expired_at = expired.then_some(stored.validity.not_after);
+                self.by_certificate(view, rules, expired_at)
             }
             Credential::None => {
                 let group = self.check_group(view, settings)?;
-                if group.admission != Admission::Approval {
-                    return Err(Refusal::CredentialsRequired);
+                if !group.admission.is_open() {
+                    return Err(Refusal::CredentialsRequired.into());
                 }
                 if let Some(again) = self.again(view)? {
                     return Ok(again);
                 }
-                self.ask(view, settings, group, authority)
+                self.by_itself(view, Rules { settings, group, authority })
             }
             Credential::Token(hash) => self.by_token(view, settings, authority, hash),
         }
+    }
+
+    fn by_certificate(
+        &self,
+        view: &View,
+        rules: Rules<'_>,
+        expired_at: Option<Wall>,
+    ) -> Result<Verdict<Step>, Objection> {
+        let attested = self.attested(view, rules.group)?;
+        self.require_evidence(view, rules.group, attested.as_ref())?;
+        let grant = Grant { attested, ..Grant::default() };
+        match expired_at {
+            None => Ok(self.issue(view, rules, grant)?),
+            Some(not_after) => Ok(self.recover(view, not_after, rules, grant)?),
+        }
+    }
+
+    /// Nothing vouches for the device but its TPM, or an operator who looks.
+    fn by_itself(&self, view: &View, rules: Rules<'_>) -> Result<Verdict<Step>, Objection> {
+        let attested = self.attested(view, rules.group)?;
+        let grant = |attested| Grant { attested, ..Grant::default() };
+        if rules.group.admission == Admission::Approval {
+            self.require_evidence(view, rules.group, attested.as_ref())?;
+            return Ok(self.ask(view, rules, grant(attested))?);
+        }
+        let bound = view.tpm.device.bound.as_ref().map(|bound| bound.proven.endorsement.ek);
+        let attested = attested.ok_or(TpmRefusal::EvidenceRequired { bound })?;
+        self.check_tied(view, &attested)?;
+        Ok(self.issue(view, rules, grant(Some(attested)))?)
     }
 
     fn by_token(
@@ -171,7 +228,27 @@ impl Case {
         settings: &Settings,
         authority: &Authority,
         hash: &TokenHash,
-    ) -> Result<Verdict<Step>, Refusal> {
+    ) -> Result<Verdict<Step>, Objection> {
+        let (token, permit) = self.permit(view, hash)?;
+        let group = self.check_group(view, settings)?;
+        if group.admission == Admission::Deny {
+            return Err(Refusal::PolicyDenied { group: self.group_name(view).cloned() }.into());
+        }
+        if let Some(again) = self.again(view)? {
+            return Ok(again);
+        }
+        if let Permit::Again(serial) = permit {
+            return Err(Refusal::CertificateUnknown { serial }.into());
+        }
+        let attested = self.attested(view, group)?;
+        self.require_evidence(view, group, attested.as_ref())?;
+        let used = Use { at: self.now, request: self.request, key: self.key, serial: self.serial };
+        let token = Some(Token { used: Some(used), ..token.clone() });
+        let grant = Grant { event: Some(Event::TokenUsed), token, attested };
+        Ok(self.issue(view, Rules { settings, group, authority }, grant)?)
+    }
+
+    fn permit<'a>(&self, view: &'a View, hash: &TokenHash) -> Result<(&'a Token, Permit), Refusal> {
         let token = view.token.as_ref().ok_or(Refusal::Token(TokenError::Unknown))?;
         let presented = Presented {
             hash,
@@ -180,29 +257,10 @@ impl Case {
             request: self.request,
             key: self.key,
         };
-        let permit = match token.permits(&presented, self.now) {
+        match token.permits(&presented, self.now) {
             // The name of the request explains more than the token that it used.
-            Err(TokenError::Used { .. }) if self.is_conflict(view) => {
-                return Err(self.conflict(view));
-            }
-            permit => permit.map_err(Refusal::Token)?,
-        };
-        let group = self.check_group(view, settings)?;
-        if group.admission == Admission::Deny {
-            return Err(Refusal::PolicyDenied { group: self.group_name(view).cloned() });
-        }
-        if let Some(again) = self.again(view)? {
-            return Ok(again);
-        }
-        match permit {
-            Permit::Again(serial) => Err(Refusal::CertificateUnknown { serial }),
-            Permit::Once => {
-                let used =
-                    Use { at: self.now, request: self.request, key: self.key, serial: self.serial };
-                let token = Token { used: Some(used), ..token.clone() };
-                let grant = Grant { event: Some(Event::TokenUsed), token: Some(token) };
-                self.issue(view, settings, group, authority, grant)
-            }
+            Err(TokenError::Used { .. }) if self.is_conflict(view) => Err(self.conflict(view)),
+            permit => Ok((token, permit.map_err(Refusal::Token)?)),
         }
     }
 
@@ -276,55 +334,67 @@ impl Case {
         &self,
         view: &View,
         not_after: Wall,
-        settings: &Settings,
-        group: &Group,
-        authority: &Authority,
+        rules: Rules<'_>,
+        grant: Grant<'_>,
     ) -> Result<Verdict<Step>, Refusal> {
+        let group = rules.group;
         let in_window = self.now <= not_after.plus_s(group.recovery_window_s);
         if group.recovery_window_s == 0 || !in_window {
-            return self.ask(view, settings, group, authority);
+            return self.ask(view, rules, grant);
         }
         let last = view.device.as_ref().and_then(|device| device.recovered_at);
         let next_at = last.map(|last| last.plus_s(group.recovery_interval_s));
         if let Some(next_at) = next_at.filter(|next_at| self.now < *next_at) {
             return Err(Refusal::RecoveryRate { next_at });
         }
-        let grant = Grant { event: Some(Event::Recovered), token: None };
-        self.issue(view, settings, group, authority, grant)
+        self.issue(view, rules, Grant { event: Some(Event::Recovered), ..grant })
     }
 
     /// Waits for an operator, or takes what one has approved.
     fn ask(
         &self,
         view: &View,
-        settings: &Settings,
-        group: &Group,
-        authority: &Authority,
+        rules: Rules<'_>,
+        grant: Grant<'_>,
     ) -> Result<Verdict<Step>, Refusal> {
-        let device = self.device_of(view)?;
+        let (device, group) = (self.device_of(view)?, rules.group);
         let approval = device.approval;
         if approval.is_some_and(|it| it.key == self.key && it.approved_at.is_some()) {
-            let grant = Grant { event: None, token: None };
-            return self.issue(view, settings, group, authority, grant);
+            return self.issue(view, rules, grant);
         }
-        let is_vouched = matches!(self.credential, Credential::Certificate { .. });
+        let is_bound = grant.attested.is_some() && view.tpm.device.bound.is_some();
+        let is_vouched = is_bound || matches!(self.credential, Credential::Certificate { .. });
         if device.serial.is_some() && approval.is_none() && !is_vouched {
             return Err(Refusal::DeviceActive { device: self.device.clone() });
         }
-        let pending_max = settings.pending_max;
+        let pending_max = rules.settings.pending_max;
         if view.device.is_none() && !is_vouched && view.pending >= pending_max {
             let retry_after_s = group.retry_after_s;
             return Err(Refusal::PendingFull { pending_max, retry_after_s });
         }
-        let pending = Verdict::new(Step::Pending { retry_after_s: group.retry_after_s });
-        if approval.is_some_and(|it| it.key == self.key) {
-            return Ok(pending);
-        }
+        self.wait(device, group, grant.attested)
+    }
+
+    /// Has the key wait. Asking again for the same key writes nothing, unless it is with newer
+    /// evidence.
+    fn wait(
+        &self,
+        device: Device,
+        group: &Group,
+        attested: Option<Attested<'_>>,
+    ) -> Result<Verdict<Step>, Refusal> {
+        let waits_already = device.approval.is_some_and(|it| it.key == self.key);
         let device = device.asks(self.key, self.now).map_err(|error| self.step(error))?;
-        let detail = format!("key {}", self.key);
-        let entry = Entry::new(self.now, Event::Pending, self.actor()).about(&self.device);
-        let audit = vec![self.requested(), entry.saying(&detail)];
-        Ok(Verdict { changes: vec![Change::Device(device)], audit, ..pending })
+        let detail = attested.as_ref().map(Attested::described).unwrap_or_default();
+        let mut verdict = Verdict::new(Step::Pending { retry_after_s: group.retry_after_s });
+        verdict.changes = attested.map_or_else(Vec::new, |attested| self.keep(group, attested));
+        if !waits_already {
+            let entry = Entry::new(self.now, Event::Pending, self.actor()).about(&self.device);
+            let detail = format!("key {} {detail}", self.key);
+            verdict.audit = vec![self.requested(), entry.saying(detail.trim_end())];
+            verdict.changes.push(Change::Device(device));
+        }
+        Ok(verdict)
     }
 
     fn step(&self, error: StepError) -> Refusal {
@@ -352,11 +422,10 @@ impl Case {
     fn issue(
         &self,
         view: &View,
-        settings: &Settings,
-        group: &Group,
-        authority: &Authority,
-        grant: Grant,
+        rules: Rules<'_>,
+        grant: Grant<'_>,
     ) -> Result<Verdict<Step>, Refusal> {
+        let Rules { settings, group, authority } = rules;
         let device = self.device_of(view)?;
         let identity = self.identity(settings, group);
         let (key, serial) = (self.csr.key(), self.serial);
@@ -369,24 +438,24 @@ impl Case {
         if grant.event == Some(Event::Recovered) {
             device.recovered_at = Some(self.now);
         }
-        let request = self.request.map(|id| EnrollmentRequest {
-            device: self.device.clone(),
-            id,
-            key: self.key,
-            serial,
-            at: self.now,
-        });
+        let bound = grant.attested.map(|attested| self.bind(view, group, attested));
+        let (tpm_changes, tpm_entries) = bound.unwrap_or_default();
         let changes = [
             Some(Change::Device(device)),
             grant.token.map(Change::Token),
-            request.map(Change::Request),
+            self.request.map(|id| Change::Request(self.request_row(id))),
         ];
         Ok(Verdict {
             reserve: Some(prepared),
-            changes: changes.into_iter().flatten().collect(),
-            audit: self.issued_entries(grant.event),
+            changes: changes.into_iter().flatten().chain(tpm_changes).collect(),
+            audit: self.issued_entries(grant.event, tpm_entries),
             outcome: Step::Issue,
         })
+    }
+
+    fn request_row(&self, id: RequestId) -> EnrollmentRequest {
+        let (device, key, serial) = (self.device.clone(), self.key, self.serial);
+        EnrollmentRequest { device, id, key, serial, at: self.now }
     }
 
     fn identity(&self, settings: &Settings, group: &Group) -> Identity {
@@ -398,17 +467,20 @@ impl Case {
         Identity::Device { id: self.device.clone(), trust_domain, dns }
     }
 
-    fn issued_entries(&self, event: Option<Event>) -> Vec<Entry> {
+    fn issued_entries(&self, event: Option<Event>, tpm: Vec<Entry>) -> Vec<Entry> {
         let entry =
             |event| Entry::new(self.now, event, self.actor()).about(&self.device).on(self.serial);
         let grant = event.map(entry);
         let issued = entry(Event::Issued).saying(&format!("key {}", self.key));
-        std::iter::once(self.requested()).chain(grant).chain([issued]).collect()
+        std::iter::once(self.requested()).chain(grant).chain(tpm).chain([issued]).collect()
     }
 
     fn requested(&self) -> Entry {
         let how = match (&self.operation, &self.credential) {
-            (Operation::Enroll, Credential::None) => "enroll without credentials".to_owned(),
+            (Operation::Enroll, Credential::None) => match &self.claim {
+                Some(claim) => format!("enroll by evidence for challenge {}", claim.challenge()),
+                None => "enroll without credentials".to_owned(),
+            },
             (Operation::Enroll, Credential::Token(hash)) => format!("enroll by token {hash}"),
             (_, Credential::Certificate { leaf, .. }) => {
                 format!("re-enroll by certificate {}", leaf.serial)
@@ -420,8 +492,10 @@ impl Case {
 
     const fn actor(&self) -> Actor {
         match self.credential {
-            Credential::None => Actor::Anonymous,
-            Credential::Certificate { .. } | Credential::Token(_) => Actor::Device,
+            Credential::None if self.claim.is_none() => Actor::Anonymous,
+            Credential::Certificate { .. } | Credential::None | Credential::Token(_) => {
+                Actor::Device
+            }
         }
     }
 }

@@ -11,6 +11,10 @@ use crate::{
     token::TokenError,
 };
 
+mod tpm;
+
+pub use self::tpm::TpmRefusal;
+
 /// What class of HTTP status a refusal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StatusClass {
@@ -129,6 +133,8 @@ pub enum Refusal {
     SubjectMismatch,
     /// The token does not let the request in.
     Token(TokenError),
+    /// What it says of a TPM is refused, or that it says nothing.
+    Tpm(Box<TpmRefusal>),
 }
 
 impl StatusClass {
@@ -174,6 +180,7 @@ impl Refusal {
             Self::SanMismatch => "san-mismatch",
             Self::SubjectMismatch => "subject-mismatch",
             Self::Token(error) => error.code(),
+            Self::Tpm(error) => error.code(),
         }
     }
 
@@ -184,6 +191,7 @@ impl Refusal {
         match self {
             Self::PendingFull { retry_after_s, .. } => Some(u64::from(*retry_after_s)),
             Self::RecoveryRate { next_at } => Some(next_at.s_since(now).max(1)),
+            Self::Tpm(error) => error.retry_after_s(),
             _ => None,
         }
     }
@@ -203,6 +211,7 @@ impl Refusal {
             Self::LabelUnknown { .. } => StatusClass::NotFound,
             Self::PendingFull { .. } => StatusClass::Unavailable,
             Self::RecoveryRate { .. } => StatusClass::TooManyRequests,
+            Self::Tpm(error) => error.status(),
             Self::CertificateExpired { .. }
             | Self::CertificateUnknown { .. }
             | Self::CsrIdentity { .. }
@@ -309,8 +318,15 @@ impl fmt::Display for Refusal {
                 "the subject asked for is not the current certificate's: copy it unchanged",
             ),
             Self::Token(error) => error.fmt(f),
+            Self::Tpm(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for Refusal {}
+
+impl From<TpmRefusal> for Refusal {
+    fn from(refusal: TpmRefusal) -> Self {
+        Self::Tpm(Box::new(refusal))
+    }
+}

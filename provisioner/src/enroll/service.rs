@@ -19,15 +19,29 @@ use super::{
     ration::Ration,
 };
 use crate::{
+    attest::{
+        EkId,
+        credential::CredentialError,
+        root::{ROOTS_MAX, RootId},
+    },
     audit::{Actor, Entry, Event},
     authority::{
         Authority, Certificate, Crl, Identity, IssueError, KeyFingerprint, Profile, PublicKey,
         Reserved, RevocationReason, Serial, profile::is_reserved,
     },
+    binding::Hold,
     inventory::{Device, Name, Status, StepError},
     random::Random,
     store::{Change, Committed, Scope, Store, StoreError, Verdict, View},
     token::{Secret, TOKEN_TTL_S_MAX, Token},
+};
+
+mod challenge;
+mod operator;
+
+pub use self::{
+    challenge::{ChallengeOrder, NewChallenge},
+    operator::{IMPORT_LEN_MAX, ImportCount, ImportError, ImportFault, RootsAdded},
 };
 
 /// How often a client should ask for renewal information at the latest, seconds.
@@ -38,8 +52,24 @@ const RENEWAL_INFO_RETRY_S_MAX: u64 = 86_400;
 pub enum ServiceError {
     /// Our clock stands below the newest certificate: nothing is dated by it.
     ClockBehind(ClockBehind),
+    /// No credential could be made for a TPM: a fault of ours.
+    Credential(CredentialError),
     /// The device exists already.
     DeviceExists(DeviceId),
+    /// The TPM is another device's.
+    EkTaken {
+        /// Its endorsement key.
+        ek: EkId,
+        /// The device that it is bound to or listed for.
+        holder: DeviceId,
+    },
+    /// An entry of an import contradicts what is known.
+    Import(ImportError),
+    /// An import has more than [`IMPORT_LEN_MAX`] entries.
+    ImportTooLong {
+        /// How many it has.
+        found: usize,
+    },
     /// The authority could not do it: a fault of ours.
     Issue(IssueError),
     /// The label is not one of the device's group.
@@ -62,10 +92,17 @@ pub enum ServiceError {
         /// For how long it was ordered, seconds.
         found_s: u64,
     },
+    /// There would be more than [`ROOTS_MAX`] roots.
+    TooManyRoots {
+        /// How many.
+        found: usize,
+    },
     /// There is no such device.
     UnknownDevice(DeviceId),
     /// There is no such group.
     UnknownGroup(Name),
+    /// There is no such root.
+    UnknownRoot(RootId),
 }
 
 /// The provisioning service over a store.
@@ -76,6 +113,7 @@ pub struct Provisioner<S> {
     authority: Arc<Authority>,
     guard: Guard,
     ration: Ration,
+    roots: challenge::RootsCache,
 }
 
 /// Who is refused, for the audit.
@@ -124,7 +162,14 @@ impl<S: Store> Provisioner<S> {
     #[must_use]
     pub fn new(store: S, settings: Settings, authority: Authority) -> Self {
         let (settings, authority) = (Arc::new(settings), Arc::new(authority));
-        Self { store, settings, authority, guard: Guard::default(), ration: Ration::default() }
+        Self {
+            store,
+            settings,
+            authority,
+            guard: Guard::default(),
+            ration: Ration::default(),
+            roots: challenge::RootsCache::default(),
+        }
     }
 
     /// The store, for reading.
@@ -370,25 +415,6 @@ impl<S: Store> Provisioner<S> {
         .await
     }
 
-    /// Turns the key that waits down.
-    ///
-    /// # Errors
-    ///
-    /// [`ServiceError::Step`] if no key waits, [`ServiceError::UnknownDevice`].
-    pub async fn reject(
-        &self,
-        device: DeviceId,
-        operator: &str,
-        now: Wall,
-    ) -> Result<Device, ServiceError> {
-        let id = device.clone();
-        self.step(device, operator, Event::Rejected, now, move |found| {
-            let rejected = known(found, &id)?.rejected().map_err(ServiceError::Step)?;
-            Ok((rejected, String::new(), Vec::new()))
-        })
-        .await
-    }
-
     /// Revokes a device and all its certificates. Peers learn of it by the next CRL: call
     /// [`Provisioner::crl`] with `force`.
     ///
@@ -405,8 +431,11 @@ impl<S: Store> Provisioner<S> {
         let id = device.clone();
         self.step(device, operator, Event::Revoked, now, move |found| {
             let revoked = known(found, &id)?.revoked(now, reason).map_err(ServiceError::Step)?;
-            let change = Change::RevokeDevice { device: id.clone(), at: now, reason };
-            Ok((revoked, reason.name().to_owned(), vec![change]))
+            let changes = vec![
+                Change::RevokeDevice { device: id.clone(), at: now, reason },
+                Change::Unbind(id.clone(), Hold::Waiting),
+            ];
+            Ok((revoked, reason.name().to_owned(), changes))
         })
         .await
     }
@@ -640,7 +669,19 @@ impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ClockBehind(error) => error.fmt(f),
+            Self::Credential(error) => error.fmt(f),
             Self::DeviceExists(device) => write!(f, "device {device} exists already"),
+            Self::EkTaken { ek, holder } => write!(
+                f,
+                "endorsement key {ek} is that of {holder}: `device replace {holder}` releases it"
+            ),
+            Self::Import(error) => error.fmt(f),
+            Self::ImportTooLong { found } => {
+                write!(
+                    f,
+                    "{found} devices to import, expected at most {IMPORT_LEN_MAX}: split them"
+                )
+            }
             Self::Issue(error) => error.fmt(f),
             Self::LabelMismatch { label, group } => {
                 write!(f, "label {label} does not serve the device's group, {group}")
@@ -655,10 +696,14 @@ impl fmt::Display for ServiceError {
                 f,
                 "the token would be good for {found_s} s, expected 1 to {TOKEN_TTL_S_MAX}"
             ),
+            Self::TooManyRoots { found } => {
+                write!(f, "there would be {found} roots, expected at most {ROOTS_MAX}")
+            }
             Self::UnknownDevice(device) => {
                 write!(f, "there is no device {device}: add it, or name a group for it")
             }
             Self::UnknownGroup(group) => write!(f, "there is no group {group}"),
+            Self::UnknownRoot(id) => write!(f, "there is no root {id}"),
         }
     }
 }

@@ -110,6 +110,7 @@ fn anonymous(csr_der: Vec<u8>) -> Request {
         basic: None,
         csr_der,
         request_id: None,
+        challenge: None,
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     failed, refused,
 };
 use crate::{
+    challenge::ChallengeId,
     enroll::{Published, Refusal, Seen, ServiceError},
     store::Store,
 };
@@ -105,11 +106,24 @@ impl Asked<'_> {
 
     /// The name that the device gave this request; `Err` for a field that is none.
     pub(super) fn request_id(&self) -> Result<Option<[u8; REQUEST_ID_LEN]>, Answer> {
-        let refusal = || {
-            let text = "Fleetcert-Request is not 32 hexadecimal digits";
-            Answer::refusal(StatusCode::BAD_REQUEST, "request-id", text)
-        };
-        let Ok(name) = HeaderName::try_from(wire::REQUEST_ID_HEADER) else { return Ok(None) };
+        let text = "Fleetcert-Request is not 32 hexadecimal digits";
+        self.hex_field(wire::REQUEST_ID_HEADER, "request-id", text)
+    }
+
+    /// The challenge that the evidence of this request answers; `Err` for a field that is none.
+    pub(super) fn challenge(&self) -> Result<Option<ChallengeId>, Answer> {
+        let text = "Fleetcert-Challenge is not 32 hexadecimal digits";
+        Ok(self.hex_field(wire::CHALLENGE_HEADER, "challenge-id", text)?.map(ChallengeId))
+    }
+
+    fn hex_field<const N: usize>(
+        &self,
+        name: &str,
+        code: &'static str,
+        text: &str,
+    ) -> Result<Option<[u8; N]>, Answer> {
+        let refusal = || Answer::refusal(StatusCode::BAD_REQUEST, code, text);
+        let Ok(name) = HeaderName::try_from(name) else { return Ok(None) };
         match self.request.headers().get(name) {
             None => Ok(None),
             Some(value) => value.to_str().ok().and_then(hex).map(Some).ok_or_else(refusal),

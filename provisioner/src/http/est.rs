@@ -16,7 +16,7 @@ use super::{
     cms, failed, refused,
 };
 use crate::{
-    enroll::{self, Admission, Basic, Operation, Peer, Refusal},
+    enroll::{self, Basic, Operation, Peer, Refusal},
     inventory::Name,
     store::Store,
 };
@@ -70,10 +70,11 @@ impl<S: Store> Edge<S> {
         if let Some(refusal) = self.hopeless(operation, label.as_ref(), &peer, basic.is_some()) {
             return Err(refused(&refusal, asked.now));
         }
-        let request_id = asked.request_id()?;
-        let body = self.body(asked.request).await?;
+        let (request_id, challenge) = (asked.request_id()?, asked.challenge()?);
+        let body = self.body(asked.request, usize::MAX).await?;
         let csr_der = body::decode(&body).map_err(no_csr)?;
-        let request = enroll::Request { operation, label, peer, basic, csr_der, request_id };
+        let request =
+            enroll::Request { operation, label, peer, basic, csr_der, request_id, challenge };
         Ok((request, Style::of(&body)))
     }
 
@@ -122,7 +123,7 @@ impl<S: Store> Edge<S> {
         let mut groups = settings.groups.iter().filter(|(name, _)| {
             label.is_none_or(|label| settings.labels.get(label) == Some(*name))
         });
-        let open = groups.any(|(_, group)| group.admission == Admission::Approval);
+        let open = groups.any(|(_, group)| group.admission.is_open());
         (!open).then_some(Refusal::CredentialsRequired)
     }
 }

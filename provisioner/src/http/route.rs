@@ -6,7 +6,7 @@
 
 use hyper::Method;
 
-use fleetcert_core::wire::{CRL_PATH, RENEWAL_INFO_PATH, WHOAMI_PATH};
+use fleetcert_core::wire::{CHALLENGE_PATH, CRL_PATH, RENEWAL_INFO_PATH, WHOAMI_PATH};
 
 /// Where EST lives (RFC 7030 §3.2.2).
 const EST_PATH: &str = "/.well-known/est/";
@@ -36,6 +36,8 @@ pub(crate) enum Est {
 /// What a request is for; text borrows from the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
+    /// What a TPM has to solve.
+    Challenge,
     /// The revocation list of the authority with this key identifier, in hexadecimal.
     Crl(&'a str),
     /// An EST operation, at a label or at none (RFC 7030 §3.2.2).
@@ -65,6 +67,7 @@ impl<'a> Route<'a> {
             return is_hex(aki).then_some(Self::Crl(aki));
         }
         match path {
+            CHALLENGE_PATH => Some(Self::Challenge),
             HEALTH_PATH => Some(Self::Health),
             WHOAMI_PATH => Some(Self::WhoAmI),
             _ => None,
@@ -74,7 +77,7 @@ impl<'a> Route<'a> {
     /// The one method that this route answers; `HEAD` is not among them: nobody needs it.
     pub(crate) const fn method(self) -> Method {
         match self {
-            Self::Est(_, Est::SimpleEnroll | Est::SimpleReenroll) => Method::POST,
+            Self::Challenge | Self::Est(_, Est::SimpleEnroll | Est::SimpleReenroll) => Method::POST,
             _ => Method::GET,
         }
     }
@@ -153,17 +156,19 @@ mod tests {
             "/.well-known/fleetcert/renewal-info/ab",
             "/.well-known/fleetcert/renewal-info/a.b.c",
             "/.well-known/fleetcert/whoami/x",
+            "/.well-known/fleetcert/challenge/",
         ] {
             assert_eq!(Route::of(path), None, "{path}");
         }
         assert_eq!(Route::of(&format!("{CRL_PATH}{}.crl", "a".repeat(PATH_LEN_MAX))), None);
     }
 
-    // Goal: only enrollment changes anything, so only enrollment is a POST.
+    // Goal: only enrollment and what comes before it changes anything, so only these are POSTs.
     #[test]
-    fn only_enrollment_is_posted() {
+    fn only_enrollment_and_its_challenge_are_posted() {
         let of = |path| Route::of(path).map(Route::method);
         assert_eq!(of("/.well-known/est/simpleenroll"), Some(Method::POST));
+        assert_eq!(of(CHALLENGE_PATH), Some(Method::POST));
         assert_eq!(of("/.well-known/est/cacerts"), Some(Method::GET));
         assert_eq!(of(WHOAMI_PATH), Some(Method::GET));
         assert_eq!(of("/.well-known/fleetcert/crl/0aF1.crl"), Some(Method::GET));

@@ -102,6 +102,7 @@ fn group(admission: Admission) -> Group {
         recovery_window_s: RECOVERY_WINDOW_S,
         recovery_interval_s: 60,
         retry_after_s: 7,
+        allow_virtual_tpm: false,
     }
 }
 

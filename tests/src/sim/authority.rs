@@ -204,6 +204,7 @@ impl Authority {
             basic: basic(ask),
             csr_der: ask.csr.to_vec(),
             request_id: Some(ask.request.0),
+            challenge: None,
         };
         match at_once(self.service.enroll(request, now, &mut self.dice))? {
             Ok(Answer::Issued { leaf_der, .. }) => Ok(Ok(Grant::Issued(leaf_der))),
@@ -296,6 +297,7 @@ fn settings_of(lifetime_s: u64, groups: &[Name; 2]) -> Result<Settings, Authorit
         recovery_window_s: RECOVERY_WINDOW_S,
         recovery_interval_s: 3_600,
         retry_after_s: 3_600,
+        allow_virtual_tpm: false,
     };
     let trust_domain = TrustDomain::parse("fleet.example");
     let [by_token, by_approval] = groups;
