@@ -19,6 +19,7 @@ extern crate std;
 
 pub mod keystore;
 pub mod store;
+pub mod tls;
 pub mod verifier;
 
 #[cfg(test)]

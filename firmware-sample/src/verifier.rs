@@ -43,7 +43,7 @@ pub use rustls_pki_types::ServerName;
 
 #[cfg(all(feature = "p256-cm4", target_arch = "arm", target_os = "none"))]
 pub use self::ecdsa::CortexM4;
-pub(crate) use self::ecdsa::is_signed;
+pub(crate) use self::ecdsa::{DerSignature, is_signed};
 pub use self::ecdsa::{Ecdsa, POINT_LEN, Portable, SIGNATURE_LEN};
 pub use self::instant::Server;
 pub use self::refusal::{AnchorError, Refusal};

@@ -1,7 +1,7 @@
 //! ECDSA on P-256 with SHA-256: the only signatures that a device verifies.
 
 use core::fmt::Debug;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use der::asn1::UintRef;
 use der::{Decode as _, Reader as _, SliceReader, Tag, Tagged as _};
@@ -119,18 +119,74 @@ fn numbers(der: &[u8]) -> Option<[u8; SIGNATURE_LEN]> {
     reader.is_finished().then_some(numbers)
 }
 
+/// A signature in DER, as TLS carries it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DerSignature {
+    octets: [u8; DER_LEN_MAX],
+    len: usize,
+}
+
+/// Octets of a signature in DER, at most: two numbers of 33 octets, and three headers.
+const DER_LEN_MAX: usize = 72;
+
+impl DerSignature {
+    /// RFC 3279 §2.2.3, for r and s.
+    pub(crate) fn new(signature: &[u8; SIGNATURE_LEN]) -> Self {
+        let (r, s) = signature.split_at(32);
+        let mut this = Self::default();
+        this.push(&[SEQUENCE, 0]);
+        this.push_number(r);
+        this.push_number(s);
+        this.octets[1] = this.len.to_le_bytes()[0] - 2;
+        this
+    }
+
+    /// An INTEGER: no leading zero but the one that keeps it positive.
+    fn push_number(&mut self, number: &[u8]) {
+        let zeros = number.iter().take_while(|octet| **octet == 0).count().min(31);
+        let number = &number[zeros..];
+        let is_padded = number.first().is_some_and(|octet| octet & 0x80 != 0);
+        let len = number.len() + usize::from(is_padded);
+        self.push(&[INTEGER, len.to_le_bytes()[0]]);
+        self.push(if is_padded { &[0] } else { &[] });
+        self.push(number);
+    }
+
+    fn push(&mut self, octets: &[u8]) {
+        self.octets[self.len..self.len + octets.len()].copy_from_slice(octets);
+        self.len += octets.len();
+    }
+}
+
+impl Default for DerSignature {
+    /// No signature: no octets.
+    fn default() -> Self {
+        Self { octets: [0; DER_LEN_MAX], len: 0 }
+    }
+}
+
+impl AsRef<[u8]> for DerSignature {
+    fn as_ref(&self) -> &[u8] {
+        &self.octets[..self.len]
+    }
+}
+
+/// The tags of what a signature consists of.
+const SEQUENCE: u8 = 0x30;
+const INTEGER: u8 = 0x02;
+
 /// The algorithm as webpki wants it, which stops when its budget is used up: each verification
 /// costs millions of instructions, and a peer chooses how many there could be.
 #[derive(Debug)]
 pub(super) struct Budgeted<'e, E> {
     ecdsa: &'e E,
     left: AtomicUsize,
-    is_overdrawn: core::sync::atomic::AtomicBool,
+    is_overdrawn: AtomicBool,
 }
 
 impl<'e, E: Ecdsa> Budgeted<'e, E> {
     pub(super) const fn new(ecdsa: &'e E, signatures: usize) -> Self {
-        let is_overdrawn = core::sync::atomic::AtomicBool::new(false);
+        let is_overdrawn = AtomicBool::new(false);
         Self { ecdsa, left: AtomicUsize::new(signatures), is_overdrawn }
     }
 
@@ -226,6 +282,24 @@ mod tests {
         long[..4].copy_from_slice(&[0x30, 38, 2, 33]);
         long[37..].copy_from_slice(&[2, 1, 1]);
         assert_eq!(numbers(&long), None);
+    }
+
+    /// Goal: what we write is what RustCrypto writes, for every count of leading zeros and both
+    /// signs of the first octet.
+    #[test]
+    fn a_signature_is_written_in_der_as_others_write_it() {
+        for zeros in 0..32 {
+            for first in [0x01, 0x7f, 0x80, 0xfe] {
+                let mut numbers = [0x11; SIGNATURE_LEN];
+                numbers[..zeros].fill(0);
+                numbers[zeros] = first;
+                numbers[32] = first;
+                let expected = Signature::from_slice(&numbers).unwrap().to_der();
+                let ours = DerSignature::new(&numbers);
+                assert_eq!(ours.as_ref(), expected.as_bytes());
+                assert_eq!(super::numbers(ours.as_ref()), Some(numbers));
+            }
+        }
     }
 
     #[test]
