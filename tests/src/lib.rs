@@ -18,3 +18,4 @@ pub mod load;
 pub mod recorder;
 pub mod sim;
 pub mod tpm_socket;
+pub mod verify_chain;

@@ -105,6 +105,7 @@ pub(super) struct Gate<'a, T> {
     len_max: usize,
     changes: u8,
     has_said: bool,
+    is_unflushed: bool,
 }
 
 /// The gate refused, or the network did.
@@ -138,6 +139,7 @@ impl<'a, T> Gate<'a, T> {
             len_max,
             changes: 0,
             has_said: false,
+            is_unflushed: false,
         }
     }
 
@@ -172,9 +174,12 @@ impl<T> ErrorType for Gate<'_, T> {
     type Error = Shut;
 }
 
-impl<T: Read + ReadReady> Gate<'_, T> {
+impl<T: Read + ReadReady + Write> Gate<'_, T> {
     /// Waits for a header and judges it; `false` if the server has ended before one.
     fn next(&mut self) -> Result<bool, Shut> {
+        if core::mem::take(&mut self.is_unflushed) {
+            self.transport.flush().map_err(shut)?;
+        }
         let is_ready = |transport: &mut T| transport.read_ready().map_err(shut);
         if self.arrived == 0 && self.ledger.is_impatient.get() && !is_ready(&mut self.transport)? {
             return Err(Shut(ErrorKind::TimedOut));
@@ -196,7 +201,7 @@ impl<T: Read + ReadReady> Gate<'_, T> {
     }
 }
 
-impl<T: Read + ReadReady> Read for Gate<'_, T> {
+impl<T: Read + ReadReady + Write> Read for Gate<'_, T> {
     fn read(&mut self, octets: &mut [u8]) -> Result<usize, Shut> {
         if self.arrived < HEADER_LEN && !self.next()? {
             return Ok(0);
@@ -235,7 +240,14 @@ impl<T: Write> Write for Gate<'_, T> {
         self.transport.write(octets).map_err(shut)
     }
 
+    /// To flush may be to wait for the server's acknowledgement. The library does it after each
+    /// message of a flight; once, before the answer is waited for, is enough.
     fn flush(&mut self) -> Result<(), Shut> {
+        if self.ledger.stage.get() != Stage::Open {
+            self.is_unflushed = true;
+            return Ok(());
+        }
+        self.is_unflushed = false;
         self.transport.flush().map_err(shut)
     }
 }
@@ -269,11 +281,16 @@ mod tests {
     struct Script {
         parts: Vec<Vec<u8>>,
         said: Vec<u8>,
+        flushes: usize,
     }
 
     impl Script {
         fn new(parts: &[&[u8]]) -> Self {
-            Self { parts: parts.iter().rev().map(|part| part.to_vec()).collect(), said: vec![] }
+            Self {
+                parts: parts.iter().rev().map(|part| part.to_vec()).collect(),
+                said: vec![],
+                flushes: 0,
+            }
         }
     }
 
@@ -310,6 +327,7 @@ mod tests {
         }
 
         fn flush(&mut self) -> Result<(), ErrorKind> {
+            self.flushes += 1;
             Ok(())
         }
     }
@@ -422,6 +440,24 @@ mod tests {
         assert_eq!(gate.read(&mut [0; 5]).unwrap_err().0, ErrorKind::TimedOut);
         assert_eq!(gate.transport.parts.len(), 1, "the network was not read");
         assert_eq!(ledger.fault(), None);
+    }
+
+    /// Goal: a flight of several messages waits for the network once.
+    #[test]
+    fn a_flight_is_flushed_once_and_an_open_connection_each_time() {
+        let ledger = Ledger::new();
+        let answer = record(kind::HANDSHAKE, 1);
+        let mut gate = Gate::new(Script::new(&[&answer]), &ledger, LEN_MAX);
+        for _ in 0..3 {
+            gate.write_all(b"message").unwrap();
+            gate.flush().unwrap();
+        }
+        assert_eq!(gate.transport.flushes, 0);
+        gate.read_exact(&mut [0; 6]).unwrap();
+        assert_eq!(gate.transport.flushes, 1);
+        ledger.set_open();
+        gate.flush().unwrap();
+        assert_eq!(gate.transport.flushes, 2);
     }
 
     #[test]
