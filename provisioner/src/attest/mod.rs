@@ -4,12 +4,21 @@
 //! endorsement key (EK) against the roots that an operator trusts ([`root`]), [`allow`] reads the
 //! list of endorsement keys that an operator vouches for, [`model`] says what kind of TPM a
 //! certificate speaks of, and [`spki`] gives every endorsement key one name, its [`EkId`].
+//! [`evidence`] judges the keys themselves and what one of them certified of another, and
+//! [`credential`] makes what only a TPM with both endorsement and attestation key can open.
 //!
 //! **What it must never do.** Reach for a clock, a store or a source of randomness: they are
-//! arguments. Nor refuse without saying why: every refusal is a variant with a code of its own.
+//! arguments. Nor refuse without saying why: every refusal is a variant with a code of its own. Nor
+//! panic on any octets: all of this is fed by strangers. It says what is true of a TPM, never who
+//! gets a certificate: that is the policy's (`enroll`).
 //!
 //! **Why that is sound.** Whoever holds the same octets and the same time comes to the same
-//! verdict, so a verdict can be repeated from what was recorded.
+//! verdict, so a verdict can be repeated from what was recorded. And the chain of reasons is short.
+//! A certificate, or the operator's list, says that an endorsement key lives in a genuine TPM. A
+//! credential is opened by that TPM alone, and only while it holds an attestation key of exactly
+//! the Name that was computed here. Such a key is restricted: it signs nothing that begins like a
+//! TPM's statement unless the TPM made it. So a statement that it signed about a device key is
+//! true, and the secret of the credential in it says that it was made for this request.
 
 use std::fmt;
 
@@ -19,6 +28,8 @@ pub mod allow;
 pub mod credential;
 pub mod ek;
 pub mod evidence;
+#[cfg(test)]
+pub(crate) mod forge;
 pub mod model;
 pub mod root;
 pub mod spki;
