@@ -22,6 +22,7 @@
 mod blob;
 mod contexts;
 mod endorsement;
+mod password;
 
 use core::fmt;
 
@@ -34,9 +35,11 @@ use crate::tpm::{Certified, Parent, Properties, Secret, SelfTest, Sharing, Tpm};
 use crate::transact::Transact;
 
 use self::contexts::Contexts;
+use self::password::Password;
 
 pub use self::blob::{KEY_BLOB_LEN_MAX, KeyBlob, KeyBlobError};
 pub use self::endorsement::{EkKey, Endorsement};
+pub use self::password::{OWNER_AUTH_LEN_MAX, PasswordTooLong};
 
 /// Octets that hold a statement and its signature.
 pub const CERTIFIED_LEN_MAX: usize = 384;
@@ -69,6 +72,7 @@ pub struct Vault<T, const CONTEXTS: usize = 3> {
     parent: Option<Primary>,
     expected: Option<Name>,
     contexts: Contexts<CONTEXTS>,
+    owner_auth: Password,
 }
 
 /// The storage primary, as it was when it was made.
@@ -148,12 +152,24 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     pub fn open(transport: T, options: Options) -> Result<Self, VaultError<T::Error>> {
         let Options { parent: expected, sharing } = options;
         let tpm = Tpm::new(transport, sharing);
-        let mut vault = Self { tpm, parent: None, expected, contexts: Contexts::new() };
+        let (contexts, owner_auth) = (Contexts::new(), Password::EMPTY);
+        let mut vault = Self { tpm, parent: None, expected, contexts, owner_auth };
         vault.start()?;
         if sharing == Sharing::Exclusive {
             vault.tpm.sweep()?;
         }
         Ok(vault)
+    }
+
+    /// The same with the password of the owner hierarchy, where one is set. It goes to the TPM as it
+    /// is, each time that the storage primary is made.
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordTooLong`] if no hierarchy can have it.
+    pub fn with_owner_auth(mut self, password: &[u8]) -> Result<Self, PasswordTooLong> {
+        self.owner_auth = Password::new(password)?;
+        Ok(self)
     }
 
     fn start(&mut self) -> Result<(), VaultError<T::Error>> {
@@ -347,14 +363,14 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
             return Ok(handle);
         }
         let (parent, _) = self.load_parent()?;
-        let loaded = self.tpm.during(parent, |tpm, parent| tpm.load(parent, key.parts()));
-        let handle = loaded.map_err(|error| {
+        let loaded = self.tpm.load(parent, key.parts()).map_err(|error| {
             if error.is(ResponseCode::is_integrity) {
                 VaultError::Trouble(Trouble::ForeignKey)
             } else {
                 VaultError::Tpm(error)
             }
-        })?;
+        });
+        let handle = self.without(parent, loaded, |&handle| handle)?;
         let kept = self.contexts.put(&name, |out| self.tpm.context_save(handle, out));
         self.loaded(handle, kept.or_else(only_lost_time))?;
         Ok(handle)
@@ -405,6 +421,20 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         outcome
     }
 
+    /// Flushes `parent`, and passes on what was loaded with its help; that is flushed, too, if the
+    /// parent's flush is a failure.
+    fn without<R>(
+        &mut self,
+        parent: Handle,
+        loaded: Result<R, VaultError<T::Error>>,
+        handle: impl FnOnce(&R) -> Handle,
+    ) -> Result<R, VaultError<T::Error>> {
+        let flushed = self.tpm.flush(parent);
+        let value = loaded?;
+        self.loaded(handle(&value), flushed.map_err(VaultError::Tpm))?;
+        Ok(value)
+    }
+
     /// Compares the storage primary with the one that was recorded, or seen first.
     fn judge(&mut self, made: Option<Primary>) -> Result<Primary, VaultError<T::Error>> {
         let command = Code::CreatePrimary;
@@ -420,7 +450,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     fn make_parent(&mut self) -> Result<(Handle, Option<Primary>), VaultError<T::Error>> {
         let (mut area, owner) = ([0; AREA_LEN_MAX], Hierarchy::Owner);
         let len = Template::StoragePrimary.write(&mut area).unwrap_or_default();
-        let made = self.tpm.create_primary(owner, &[], &mut area, len);
+        let made = self.tpm.create_primary(owner, self.owner_auth.as_bytes(), &mut area, len);
         let (handle, len) = made.map_err(|error| VaultError::of_hierarchy(error, owner))?;
         let area = &area[..len];
         let point = blob::point(area, Template::StoragePrimary);

@@ -277,7 +277,8 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     fn start_session(&mut self) -> Result<Session, VaultError<T::Error>> {
         let (handle, primary) = self.load_parent()?;
         let parent = Parent { handle, name: &primary.name, point: &primary.point };
-        Ok(self.tpm.during(handle, |tpm, _| tpm.start_salted(parent))?)
+        let started = self.tpm.start_salted(parent).map_err(VaultError::Tpm);
+        self.without(handle, started, Session::handle)
     }
 
     fn activate_in(
