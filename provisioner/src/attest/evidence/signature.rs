@@ -74,22 +74,26 @@ pub(super) fn verify(
     check_scheme(scheme, &signature)?;
     let hash = scheme.hash();
     let digest = digest(hash, message);
-    let verified = match (key.numbers(), signature) {
-        (Numbers::Ec { curve, point }, tpm::Signature::Ecdsa { r, s, .. }) => {
-            return match curve {
-                Curve::P256 => ecdsa::<p256::NistP256>(point, &digest, r, s),
-                Curve::P384 => ecdsa::<p384::NistP384>(point, &digest, r, s),
-                Curve::P521 => ecdsa::<p521::NistP521>(point, &digest, r, s),
-            };
-        }
+    match (key.numbers(), signature) {
+        (Numbers::Ec { curve, point }, tpm::Signature::Ecdsa { r, s, .. }) => match curve {
+            Curve::P256 => ecdsa::<p256::NistP256>(point, &digest, r, s),
+            Curve::P384 => ecdsa::<p384::NistP384>(point, &digest, r, s),
+            Curve::P521 => ecdsa::<p521::NistP521>(point, &digest, r, s),
+        },
         (Numbers::Rsa { modulus, exponent }, tpm::Signature::RsaPss { signature, .. }) => {
-            rsa_key(modulus, *exponent).is_some_and(|key| pss(&key, hash, &digest, signature))
+            let key = rsa_key(modulus, *exponent)?;
+            right(pss(&key, hash, &digest, signature))
         }
         (Numbers::Rsa { modulus, exponent }, tpm::Signature::RsaSsa { signature, .. }) => {
-            rsa_key(modulus, *exponent).is_some_and(|key| ssa(&key, hash, &digest, signature))
+            let key = rsa_key(modulus, *exponent)?;
+            right(ssa(&key, hash, &digest, signature))
         }
-        _ => false,
-    };
+        // A public area in which key and scheme do not go together is none.
+        _ => right(false),
+    }
+}
+
+fn right(verified: bool) -> Result<(), EvidenceError> {
     if verified { Ok(()) } else { Err(EvidenceError::SignatureWrong) }
 }
 
@@ -143,9 +147,10 @@ fn padded<C: PrimeCurve>(digest: &[u8]) -> Vec<u8> {
     [vec![0; zeros].as_slice(), digest].concat()
 }
 
-/// `None` if the modulus is even: then no signature is right.
-fn rsa_key(modulus: &[u8], exponent: u32) -> Option<RsaPublicKey> {
-    RsaPublicKey::new(BigUint::from_bytes_be(modulus), exponent.into()).ok()
+/// Refused if the modulus is even: then no signature is right.
+fn rsa_key(modulus: &[u8], exponent: u32) -> Result<RsaPublicKey, EvidenceError> {
+    let key = RsaPublicKey::new(BigUint::from_bytes_be(modulus), exponent.into());
+    key.map_err(|_| EvidenceError::SignatureWrong)
 }
 
 /// RSASSA-PKCS1-v1_5, RFC 8017 §8.2.2.
