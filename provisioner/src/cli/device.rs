@@ -1,17 +1,17 @@
 //! `device …`: the inventory.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Value, json};
 
 use fleetcert_core::device_id::DeviceId;
 
-use super::{DeviceCommand, Failure, Format, output};
+use super::{DeviceCommand, Failure, Format, import, output, tpm};
 use crate::{
     clock::{Clock, SystemClock},
     installation::Installation,
     inventory::{Device, Status},
-    store::{PAGE_LEN_MAX, Scope, Store, StoreError, StoredCertificate},
+    store::{Mark, PAGE_LEN_MAX, Scope, Store, StoreError, StoredCertificate},
 };
 
 /// Certificates that `device show` shows, newest first.
@@ -34,10 +34,18 @@ pub(super) async fn run(config: &Path, command: DeviceCommand) -> Result<(), Fai
                 device.id
             ));
         }
+        DeviceCommand::Import { file, group } => {
+            import::run(&installation, &file, group, &operator, now).await?;
+        }
         DeviceCommand::List(format) => list(provisioner.store(), format).await?,
         DeviceCommand::Reject { id } => {
             let device = provisioner.reject(id, &operator, now).await?;
             output::print(&format!("{} turned down\n", device.id));
+        }
+        DeviceCommand::Replace { id, ek } => {
+            let device = provisioner.replace(id, ek, &operator, now).await?;
+            provisioner.crl(now, true).await?;
+            output::print(&replaced(&device));
         }
         DeviceCommand::Revoke { id, reason } => {
             let device = provisioner.revoke(id, reason, &operator, now).await?;
@@ -64,17 +72,52 @@ fn revoked(device: &Device) -> String {
     )
 }
 
+fn replaced(device: &Device) -> String {
+    let id = &device.id;
+    if device.status == Status::Revoked {
+        return format!("{id} stays revoked; its TPM may be another device's now\n");
+    }
+    format!(
+        "{id} is expected to enroll anew. Its certificates are revoked: give brokers the new list
+     fleetcert-provisioner crl write --out FOLDER/crl.pem && kill -HUP \"$(pidof mosquitto)\"
+"
+    )
+}
+
 async fn list(store: &impl Store, format: Format) -> Result<(), Failure> {
-    let devices = all(store).await?;
+    let (devices, marks) = (all(store).await?, marks(store).await?);
+    let marked = devices.iter().map(|device| (device, marks.get(&device.id)));
     if format.json {
-        let devices: Vec<Value> = devices.iter().map(json_of).collect();
+        let devices: Vec<Value> = marked.map(|(device, mark)| listed_json(device, mark)).collect();
         output::print_json(&json!({ "schema": output::SCHEMA, "devices": devices }));
         return Ok(());
     }
-    let rows: Vec<Vec<String>> = devices.iter().map(row).collect();
-    let head = ["DEVICE", "GROUP", "STATUS", "EXPIRES", "LAST SEEN"];
+    let rows: Vec<Vec<String>> = marked.map(|(device, mark)| row(device, mark)).collect();
+    let head = ["DEVICE", "GROUP", "STATUS", "TPM", "EXPIRES", "LAST SEEN"];
     output::print(&output::table(&head, &rows));
     Ok(())
+}
+
+fn listed_json(device: &Device, mark: Option<&Mark>) -> Value {
+    let mut value = json_of(device);
+    let bound = mark.and_then(|mark| mark.bound);
+    value["attested"] = bound.is_some().into();
+    value["ekSha256"] = bound.map(|ek| ek.to_string()).into();
+    value["conflicts"] = mark.map_or(0, |mark| mark.conflicts).into();
+    value
+}
+
+async fn marks(store: &impl Store) -> Result<BTreeMap<DeviceId, Mark>, StoreError> {
+    let mut marks: BTreeMap<DeviceId, Mark> = BTreeMap::new();
+    loop {
+        let after = marks.last_key_value().map(|(id, _)| id.clone());
+        let page = store.marks(after, PAGE_LEN_MAX).await?;
+        let is_last = page.len() < PAGE_LEN_MAX as usize;
+        marks.extend(page.into_iter().map(|mark| (mark.device.clone(), mark)));
+        if is_last {
+            return Ok(marks);
+        }
+    }
 }
 
 async fn all(store: &impl Store) -> Result<Vec<Device>, StoreError> {
@@ -93,17 +136,20 @@ async fn all(store: &impl Store) -> Result<Vec<Device>, StoreError> {
 async fn show(store: &impl Store, id: DeviceId, format: Format) -> Result<(), Failure> {
     let view = store.view(Scope { device: Some(id.clone()), ..Scope::default() }).await?;
     let device = view.device.ok_or_else(|| Failure::DeviceUnknown(id.clone()))?;
-    let certificates = store.certificates(id, SHOWN_CERTIFICATES).await?;
+    let certificates = store.certificates(id.clone(), SHOWN_CERTIFICATES).await?;
+    let record = store.tpm(id).await?;
     if format.json {
         let certificates: Vec<Value> = certificates.iter().map(json_of_certificate).collect();
         output::print_json(&json!({
             "schema": output::SCHEMA,
             "device": json_of(&device),
+            "attested": record.bound.is_some(),
+            "tpm": tpm::json_of(&record),
             "certificates": certificates,
         }));
         return Ok(());
     }
-    output::print(&text_of(&device));
+    output::print(&format!("{}{}", text_of(&device), tpm::text_of(&record)));
     let rows: Vec<Vec<String>> = certificates.iter().map(row_of_certificate).collect();
     let head = ["SERIAL", "FROM", "UNTIL", "REVOKED"];
     output::print(&output::table(&head, &rows));
@@ -119,13 +165,22 @@ const fn status(device: &Device) -> &'static str {
     }
 }
 
-fn row(device: &Device) -> Vec<String> {
+fn row(device: &Device, mark: Option<&Mark>) -> Vec<String> {
     let waits = device.approval.is_some_and(|approval| approval.approved_at.is_none());
     let status = format!("{}{}", status(device), if waits { ", key waits" } else { "" });
+    let is_attested = mark.is_some_and(|mark| mark.bound.is_some());
+    let has_conflict = mark.is_some_and(|mark| mark.conflicts > 0);
+    let tpm = match (is_attested, has_conflict) {
+        (false, false) => "-",
+        (true, false) => "attested",
+        (false, true) => "conflict",
+        (true, true) => "attested, conflict",
+    };
     vec![
         device.id.as_str().to_owned(),
         device.group.as_str().to_owned(),
         status,
+        tpm.to_owned(),
         output::time_or_dash(device.not_after),
         output::time_or_dash(device.last_seen_at),
     ]

@@ -1,14 +1,15 @@
 //! Why a command did not do what was asked, and the exit code that says so.
 
-use std::{fmt, io, net::SocketAddr};
+use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
 use fleetcert_core::device_id::DeviceId;
 
 use crate::{
+    attest::{allow::AllowError, root::RootsError},
     authority::{
         AuthorityError, IssueError, PublicKeyError, profile::ProfileNameError, tree::TreeError,
     },
-    enroll::ServiceError,
+    enroll::{ImportError, ServiceError},
     files::FileError,
     installation::InstallationError,
     store::StoreError,
@@ -48,6 +49,22 @@ pub(crate) enum Failure {
     Installation(InstallationError),
     /// A key could not be made.
     Key(rcgen::Error),
+    /// A list of endorsement keys that cannot be read.
+    List {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: AllowError,
+    },
+    /// A line of a list that contradicts what is known.
+    ListLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What it contradicts.
+        error: ImportError,
+    },
     /// The socket.
     Listen {
         /// Where to listen.
@@ -58,9 +75,11 @@ pub(crate) enum Failure {
     /// A name that could not stand in a certificate.
     Name(ProfileNameError),
     /// A path that the broker's configuration could not hold.
-    PathText(std::path::PathBuf),
+    PathText(PathBuf),
     /// A new public key cannot be certified.
     PublicKey(PublicKeyError),
+    /// A file or folder of roots.
+    Roots(RootsError),
     /// The domain did not do it.
     Service(ServiceError),
     /// Signals cannot be waited for.
@@ -103,6 +122,9 @@ impl Failure {
             Self::Installation(InstallationError::Config(_)) => {
                 Some("`init` makes a configuration, --config names one")
             }
+            Self::Service(ServiceError::UnknownRoot(_)) => {
+                Some("`attest ek-roots list` shows the roots")
+            }
             Self::Service(ServiceError::UnknownGroup(_)) => {
                 Some("groups are the [groups.<name>] of the configuration file")
             }
@@ -124,6 +146,12 @@ impl fmt::Display for Failure {
             Self::File(error) => error.fmt(f)?,
             Self::Installation(error) => error.fmt(f)?,
             Self::Key(error) => write!(f, "no key could be made: {error}")?,
+            Self::List { path, error } => {
+                write!(f, "{}: {error}; nothing was imported", path.display())?;
+            }
+            Self::ListLine { path, line, error } => {
+                write!(f, "{}: line {line}: {error}; nothing was imported", path.display())?;
+            }
             Self::Listen { address, source } => write!(f, "not listening on {address}: {source}")?,
             Self::Name(error) => error.fmt(f)?,
             Self::PathText(path) => write!(
@@ -132,6 +160,7 @@ impl fmt::Display for Failure {
                 path.display()
             )?,
             Self::PublicKey(error) => error.fmt(f)?,
+            Self::Roots(error) => write!(f, "{error}; no root was added")?,
             Self::Service(error) => error.fmt(f)?,
             Self::Signals(error) => write!(f, "signals cannot be waited for: {error}")?,
             Self::Store(error) => error.fmt(f)?,
@@ -160,6 +189,7 @@ from!(
     Key(rcgen::Error),
     Name(ProfileNameError),
     PublicKey(PublicKeyError),
+    Roots(RootsError),
     Service(ServiceError),
     Store(StoreError),
     Tls(TlsError),

@@ -18,16 +18,23 @@ use clap::{Args, Parser, Subcommand};
 
 use fleetcert_core::device_id::DeviceId;
 
-use crate::{authority::RevocationReason, inventory::Name};
+use crate::{
+    attest::{EkId, root::RootId},
+    authority::RevocationReason,
+    inventory::Name,
+};
 
+mod attest;
 mod audit;
 mod ca;
 mod crl;
 mod device;
 mod failure;
+mod import;
 mod output;
 mod serve;
 mod token;
+mod tpm;
 
 pub(crate) use self::{
     ca::SERVER_LIFETIME_S,
@@ -51,6 +58,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Decide whose TPMs are believed
+    #[command(subcommand)]
+    Attest(AttestCommand),
     /// Read what happened
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -63,7 +73,7 @@ enum Command {
     /// Look at the revocation list, and publish it
     #[command(subcommand)]
     Crl(CrlCommand),
-    /// Enter, look at, approve and revoke devices
+    /// Enter, import, look at, approve, replace and revoke devices
     #[command(subcommand)]
     Device(DeviceCommand),
     /// Make a new installation: two certificate trees, database, server certificate, configuration
@@ -128,7 +138,7 @@ enum DeviceCommand {
         #[arg(long, value_parser = Name::parse, default_value = crate::config::DEFAULT_GROUP)]
         group: Name,
     },
-    /// Let the key that waits have a certificate
+    /// Let the key that waits have a certificate; `device show` shows the evidence that came with it
     Approve {
         /// The device
         #[arg(value_parser = device_id)]
@@ -137,13 +147,33 @@ enum DeviceCommand {
         #[arg(long, value_name = "SHA256", value_parser = output::fingerprint)]
         key: Option<crate::authority::KeyFingerprint>,
     },
+    /// Enter devices and list the endorsement key (EK) of the TPM in each, all of them or none
+    #[command(after_help = IMPORT_HELP)]
+    Import {
+        /// CSV or JSON lines
+        file: PathBuf,
+        /// The group of the devices
+        #[arg(long, value_parser = Name::parse, default_value = crate::config::DEFAULT_GROUP)]
+        group: Name,
+    },
     /// List all devices
     List(Format),
-    /// Turn the key that waits down
+    /// Turn down what waits for an operator: a key, and another TPM that came
     Reject {
         /// The device
         #[arg(value_parser = device_id)]
         id: DeviceId,
+    },
+    /// The hardware of a device was replaced: release its TPM, revoke its certificates as superseded
+    /// and expect it to enroll anew. The TPM of a revoked device becomes free for another
+    Replace {
+        /// The device
+        #[arg(value_parser = device_id)]
+        id: DeviceId,
+        /// The endorsement key of the TPM that alone may take the place, SHA-256 of its
+        /// SubjectPublicKeyInfo; without it, any that the group's policy admits
+        #[arg(long, value_name = "HASH", value_parser = EkId::parse)]
+        ek: Option<EkId>,
     },
     /// Revoke a device and all its certificates
     Revoke {
@@ -154,13 +184,48 @@ enum DeviceCommand {
         #[arg(long, value_parser = reason, default_value = RevocationReason::Unspecified.name())]
         reason: RevocationReason,
     },
-    /// Show one device and its certificates
+    /// Show one device: its certificates, its TPM with evidence and chain, and conflicts
     Show {
         /// The device
         #[arg(value_parser = device_id)]
         id: DeviceId,
         #[command(flatten)]
         format: Format,
+    },
+}
+
+/// How a list for `device import` looks.
+const IMPORT_HELP: &str = "\
+A line of CSV is DEVICE,HASH (a first line device_id,ek_sha256 is skipped), a line of JSON is
+{\"device_id\": \"gw-1\", \"ek_sha256\": \"...\"}. HASH is the SHA-256 of the endorsement key's
+SubjectPublicKeyInfo, 64 hexadecimal digits: of an RSA or EC key in ek.pem,
+  openssl pkey -pubin -in ek.pem -outform DER | sha256sum
+Importing the same list again changes nothing; a line that contradicts what is known is named, and
+then nothing is imported.";
+
+#[derive(Debug, Subcommand)]
+enum AttestCommand {
+    /// The authorities whose certificates of endorsement keys (EK) are believed: the makers of TPMs
+    #[command(subcommand)]
+    EkRoots(EkRootsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum EkRootsCommand {
+    /// Trust the authorities in these files: PEM or DER, and the *.pem, *.crt, *.cer and *.der of
+    /// folders
+    Add {
+        /// Files and folders
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// List the authorities that are trusted
+    List(Format),
+    /// Trust an authority no longer; what is bound stays bound
+    Remove {
+        /// SHA-256 of its certificate, as `list` shows it
+        #[arg(value_parser = RootId::parse)]
+        fingerprint: RootId,
     },
 }
 
@@ -314,6 +379,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn execute(cli: Cli) -> Result<(), Failure> {
     let config = cli.config.as_path();
     match cli.command {
+        Command::Attest(command) => attest::run(config, command).await,
         Command::Audit(command) => audit::run(config, command).await,
         Command::Broker(BrokerCommand::Mosquitto(args)) => {
             crate::broker::mosquitto(config, &args).await

@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// Devices of one import, at most: its transaction keeps all others waiting for a second or two.
-pub const IMPORT_LEN_MAX: usize = 50_000;
+/// Devices of one import, at most: its transaction keeps all others waiting for about a second.
+pub const IMPORT_LEN_MAX: usize = 20_000;
 
 /// What a change of the roots changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
