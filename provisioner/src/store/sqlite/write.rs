@@ -1,5 +1,7 @@
 //! Verdicts to rows: every change of one transaction in one round trip.
 
+use std::mem;
+
 use fleetcert_core::time::Wall;
 use sqlx::{
     Arguments, AssertSqlSafe, Encode, Executor, Sqlite, SqliteConnection, Type,
@@ -33,6 +35,9 @@ const AUDIT_ROW: &str = "(?, ?, ?, ?, ?, ?)";
 
 /// Rows of one such statement: SQLite binds 32766 values to one at most.
 const AUDIT_ROWS_MAX: usize = 1_000;
+
+/// Octets of text from which a batch does not grow on; an enrollment takes some 2000.
+const TEXT_LEN_LONG: usize = 16 * 1024;
 
 const PUT_DEVICE: &str = "INSERT OR REPLACE INTO device \
     (id, group_name, status, approval_key, approval_asked_at, approval_approved_at, created_at, \
@@ -82,8 +87,14 @@ async fn apply_all(
         let Effects { certificate, changes, audit } = job.decide(&view);
         let mut batch = Batch::default();
         certificate.iter().for_each(|row| batch.certificate(row));
-        changes.iter().for_each(|change| batch.change(change));
-        batch.audit(&audit);
+        for change in &changes {
+            batch.change(change);
+            batch.execute_if_long(connection).await?;
+        }
+        for entries in audit.chunks(AUDIT_ROWS_MAX) {
+            batch.audit(entries);
+            batch.execute_if_long(connection).await?;
+        }
         if place == last {
             batch.statement("COMMIT;");
         }
@@ -112,6 +123,18 @@ impl Batch {
         // The text is made of the constants above; every value is bound.
         let query = sqlx::query_with(AssertSqlSafe(self.text), self.values);
         query.execute(connection).await.map(drop).map_err(sql_error)
+    }
+
+    /// SQLite looks at all the text that is left for each statement of it, so a long one takes its
+    /// square; an enrollment is never long.
+    async fn execute_if_long(
+        &mut self,
+        connection: &mut SqliteConnection,
+    ) -> Result<(), StoreError> {
+        if self.text.len() < TEXT_LEN_LONG {
+            return Ok(());
+        }
+        mem::take(self).execute(connection).await
     }
 
     fn statement(&mut self, text: &'static str) -> &mut Self {
@@ -220,11 +243,8 @@ impl Batch {
             .value(used.map(|used| used.serial.as_octets().to_vec()));
     }
 
+    /// Adds entries, at least one.
     fn audit(&mut self, entries: &[audit::Entry]) {
-        entries.chunks(AUDIT_ROWS_MAX).for_each(|entries| self.audit_rows(entries));
-    }
-
-    fn audit_rows(&mut self, entries: &[audit::Entry]) {
         for (place, entry) in entries.iter().enumerate() {
             self.statement(if place == 0 { ADD_AUDIT } else { ", " })
                 .statement(AUDIT_ROW)
