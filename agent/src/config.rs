@@ -17,6 +17,8 @@ use fleetcert_core::time::Wall;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
+use crate::transport::Address;
+
 /// Octets of a configuration file, at most: a folder given by mistake is not read to its end.
 const FILE_LEN_MAX: u64 = 64 * 1024;
 
@@ -111,21 +113,31 @@ pub struct Renewal {
 }
 
 /// Where keys live.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
     /// The kind of key store.
     #[serde(default)]
     pub backend: KeyBackend,
+    /// Where the TPM is.
+    #[serde(default, deserialize_with = "tpm")]
+    pub tpm: Address,
+    /// A file with the authorisation value of the TPM's owner hierarchy, where it has one.
+    pub owner_auth_file: Option<PathBuf>,
 }
 
 /// The kind of key store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyBackend {
-    /// Files in the state directory.
+    /// A TPM where there is one, files otherwise; decided when the first key is made, once for
+    /// the life of the state directory.
     #[default]
+    Auto,
+    /// Files in the state directory.
     Software,
+    /// A TPM.
+    Tpm,
 }
 
 /// A host and a port.
@@ -196,9 +208,23 @@ impl Config {
     fn resolve(&mut self, folder: &Path) {
         let broker_root = self.mqtt.as_mut().and_then(|mqtt| mqtt.server_root.as_mut());
         let paths = [&mut self.state_dir, &mut self.provisioner.server_root];
-        let optional = [self.provisioner.token_file.as_mut(), broker_root];
+        let owner_auth = self.key.owner_auth_file.as_mut();
+        let optional = [self.provisioner.token_file.as_mut(), broker_root, owner_auth];
+        self.key.tpm.resolve(folder);
         for path in paths.into_iter().chain(optional.into_iter().flatten()) {
             *path = folder.join(&*path);
+        }
+    }
+}
+
+impl KeyBackend {
+    /// As it is written in a configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Software => "software",
+            Self::Tpm => "tpm",
         }
     }
 }
@@ -289,6 +315,12 @@ fn https<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Erro
 fn mqtts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
     let url = String::deserialize(deserializer)?;
     Endpoint::parse(&url, "mqtts", MQTTS_PORT).map_err(D::Error::custom)
+}
+
+fn tpm<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Address::parse(&text)
+        .map_err(|error| D::Error::custom(format_args!("tpm is {text:?}: {error}")))
 }
 
 fn label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -81,7 +81,9 @@ impl Daemon {
         let (causes, entropy) = (Causes::default(), Entropy::system());
         let store = Store::new(state.clone(), causes.clone());
         let record = start::load(&store, &config)?;
-        let keys = KeyStore::files(state.clone(), entropy.clone(), causes.clone());
+        let keys =
+            KeyStore::open(state.clone(), &config.key, &record, entropy.clone(), causes.clone())
+                .map_err(StartError::Home)?;
         let seed = entropy.octets().map_err(|_| StartError::Entropy)?;
         let policy = config.policy(BUILD_TIME);
         let machine =
@@ -128,7 +130,7 @@ impl Daemon {
         until: Until,
     ) -> Result<Ending, StartError> {
         let Context { config, executor, commands, causes, .. } = self.context.clone();
-        let board = Board::new(config.device_id.clone(), config.key.backend);
+        let board = Board::new(config.device_id.clone(), self.context.keys.clone());
         let mut stops =
             Signals::new([Signal::Term, Signal::Int]).map_err(StartError::of("catch signals"))?;
         let wait =
@@ -175,6 +177,7 @@ impl Daemon {
             log::warn!("the broker did not take our good-bye in time");
         }
         served.cancel().await;
+        self.context.keys.close().await;
         outcome.map_err(StartError::Unexpected)?;
         Ok(ending.unwrap_or(Ending::Stopped).with_cause(&board))
     }

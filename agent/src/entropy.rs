@@ -27,8 +27,17 @@ impl Entropy {
     /// [`NoEntropy`] when the kernel gives none.
     pub fn octets<const N: usize>(&self) -> Result<[u8; N], NoEntropy> {
         let mut octets = [0; N];
-        self.0.fill(&mut octets).map_err(|_| NoEntropy)?;
+        self.fill(&mut octets)?;
         Ok(octets)
+    }
+
+    /// Fills `out` with fresh random octets.
+    ///
+    /// # Errors
+    ///
+    /// [`NoEntropy`] when the kernel gives none.
+    pub fn fill(&self, out: &mut [u8]) -> Result<(), NoEntropy> {
+        self.0.fill(out).map_err(|_| NoEntropy)
     }
 
     pub(crate) const fn generator(&self) -> &SystemRandom {

@@ -11,6 +11,8 @@
 //! chain was verified under the pinned root; the buffer is zeroed when it is dropped; each way to
 //! fail has its own variant, and [`EstError::failure`] is a total match.
 
+mod attest;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read as _};
@@ -24,11 +26,14 @@ use fleetcert_core::enroll::{
     Provisioner, Refusal, TOKEN_LEN_MAX, Token, check_leaf,
 };
 use fleetcert_core::est::csr::{CsrError, P256Signature, UnsignedRequest};
+use fleetcert_core::est::evidence::{BufferTooSmall, EVIDENCE_ATTRIBUTE_LEN_MAX};
 use fleetcert_core::event::{Failure, Reason, Unfit};
 use fleetcert_core::http::{Progress, RequestError, Response, ResponseError, ResponseReader};
 use fleetcert_core::policy::Window;
 use fleetcert_core::port::Advice;
-use fleetcert_core::record::{CERTIFICATE_LEN_MAX, Identity, Kind, Request, Serial};
+use fleetcert_core::record::{
+    CERTIFICATE_LEN_MAX, Identity, KeySource, Kind, Request, Serial, Slot,
+};
 use fleetcert_core::time::{Reading, Wall};
 use fleetcert_core::wire::NONCE_LEN;
 use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -38,20 +43,33 @@ use zeroize::Zeroizing;
 use crate::clock::within;
 use crate::config;
 use crate::entropy::{Entropy, NoEntropy};
-use crate::keystore::{KeyFailure, Signer};
-use crate::net::{EXCHANGE_MAX, NetError, Stream, dial};
+use crate::keystore::{KeyFailure, KeyStore, Signer};
+use crate::net::{NetError, Stream, dial, exchange_max};
 use crate::offload::offload;
 use crate::tls::{Client, believable};
+
+use self::attest::Attested;
 
 /// Octets of a request or an answer, at most: a head of 8 KiB and as much again for a certificate
 /// in base64, several times over.
 const BUFFER_LEN: usize = 16 * 1024;
 
-/// Octets of a PKCS#10 request without attributes, at most.
-const CSR_LEN_MAX: usize = 512;
+/// Octets of a PKCS#10 request, at most: 512 without attributes, and the evidence.
+const CSR_LEN_MAX: usize = 512 + EVIDENCE_ATTRIBUTE_LEN_MAX;
 
 /// The port that a `Host` header does not name (RFC 9110 §4.2.2).
 const HTTPS_PORT: u16 = 443;
+
+/// For whose key a certificate is asked.
+#[derive(Clone, Debug)]
+pub struct Applicant<'a> {
+    /// The key store that has it.
+    pub keys: &'a KeyStore,
+    /// The slot that it is in.
+    pub slot: Slot,
+    /// The key.
+    pub signer: Arc<dyn Signer>,
+}
 
 /// An outcome, with the time that the provisioner told, if it did.
 #[derive(Debug)]
@@ -81,6 +99,8 @@ pub enum EstError {
     },
     /// The request for a certificate could not be written.
     Csr(CsrError),
+    /// The evidence is longer than that of any key of ours.
+    Evidence(BufferTooSmall),
     /// The answer is not HTTP.
     Http(ResponseError),
     /// Our key store did not sign.
@@ -122,7 +142,7 @@ impl EstError {
             Self::Answer(_) => Failure::AnswerMalformed,
             Self::Busy { retry_after_s } => Failure::Busy { retry_after_s: *retry_after_s },
             Self::CertificateUnfit { unfit, .. } => Failure::CertificateUnfit(*unfit),
-            Self::Csr(_) | Self::NoEntropy => Failure::KeyUnavailable,
+            Self::Csr(_) | Self::Evidence(_) | Self::NoEntropy => Failure::KeyUnavailable,
             Self::Http(ResponseError::Closed | ResponseError::Truncated) => Failure::Unreachable,
             Self::Http(_) => Failure::AnswerMalformed,
             Self::Key(failure) => failure.into(),
@@ -167,17 +187,46 @@ impl Est {
         Self { config, host, entropy }
     }
 
-    /// Asks for a certificate for the key of `signer` (RFC 7030 §4.2), as `client`, and checks that
-    /// the answer is one for this key and this device.
+    /// Asks for a certificate for the applicant's key (RFC 7030 §4.2), as `client`, and checks that
+    /// the answer is one for this key and this device. A key that has no certificate yet comes with
+    /// evidence, where there can be any.
     pub async fn enroll(
         &self,
         client: &Client,
         request: &Request,
-        signer: Arc<dyn Signer>,
+        applicant: Applicant<'_>,
+        reading: Reading,
+    ) -> Told<Identity> {
+        let Applicant { keys, slot, signer } = applicant;
+        let attested = match request.source {
+            KeySource::Fresh => self.attest(client, keys, slot, reading).await,
+            KeySource::Other => Told { outcome: Ok(None), server_time: None },
+        };
+        let attested = match attested {
+            Told { outcome: Ok(attested), .. } => attested,
+            Told { outcome: Err(error), server_time } => {
+                return Told { outcome: Err(error), server_time };
+            }
+        };
+        let told = self.ask(client, request, &signer, attested.as_ref(), reading).await;
+        if told.outcome.is_ok() {
+            keys.note(slot, signer.spki(), attested.is_some());
+        }
+        told
+    }
+
+    async fn ask(
+        &self,
+        client: &Client,
+        request: &Request,
+        signer: &Arc<dyn Signer>,
+        attested: Option<&Attested>,
         reading: Reading,
     ) -> Told<Identity> {
         let spki_sha256 = Sha256::digest(signer.spki()).into();
-        let csr = match sign_request(&self.config.device_id, signer).await {
+        let attributes = attested.map(|attested| attested.attribute.as_slice());
+        let attributes = attributes.unwrap_or_default();
+        let csr = match sign_request(&self.config.device_id, signer, attributes).await {
             Ok(csr) => csr,
             Err(error) => return Told::failed(error),
         };
@@ -186,7 +235,8 @@ impl Est {
             Kind::Renew | Kind::Recover => Credentials::Certificate,
         };
         let mut buffer = buffer();
-        let enrollment = Enrollment { id: request.id.0, csr: &csr, challenge: None };
+        let challenge = attested.map(|attested| attested.challenge);
+        let enrollment = Enrollment { id: request.id.0, csr: &csr, challenge };
         let written = self.write_enrollment(enrollment, &credentials, &mut buffer);
         let len = match written {
             Ok(len) => len,
@@ -315,8 +365,9 @@ impl Est {
             let response = receive(&mut stream, buffer).await?;
             Ok(Raw { response, leaf })
         };
-        let late = NetError::Deadline { step: "exchange", limit: EXCHANGE_MAX };
-        within(EXCHANGE_MAX, exchange).await.ok_or(EstError::Net(late))?
+        let limit = exchange_max(client);
+        let late = NetError::Deadline { step: "exchange", limit };
+        within(limit, exchange).await.ok_or(EstError::Net(late))?
     }
 
     /// The token of the first contact, read at each use: it may have come since the last.
@@ -368,12 +419,17 @@ fn read_token(path: &PathBuf) -> io::Result<Zeroizing<String>> {
 }
 
 /// A PKCS#10 request for the key of `signer`, signed by it (RFC 2986).
-async fn sign_request(device_id: &DeviceId, signer: Arc<dyn Signer>) -> Result<Vec<u8>, EstError> {
+async fn sign_request(
+    device_id: &DeviceId,
+    signer: &Arc<dyn Signer>,
+    attributes: &[u8],
+) -> Result<Vec<u8>, EstError> {
     let mut buffer = [0; CSR_LEN_MAX];
-    let request =
-        UnsignedRequest::new(device_id, signer.spki(), &[], &mut buffer).map_err(EstError::Csr)?;
+    let request = UnsignedRequest::new(device_id, signer.spki(), attributes, &mut buffer)
+        .map_err(EstError::Csr)?;
     let to_be_signed = request.to_be_signed().to_vec();
     let signature = if signer.is_slow() {
+        let signer = Arc::clone(signer);
         offload(move || signer.sign(&to_be_signed))
             .await
             .map_err(|error| EstError::Net(error.into()))?
@@ -494,6 +550,7 @@ impl fmt::Display for EstError {
             Self::Busy { retry_after_s: None } => f.write_str("come back later, it says"),
             Self::CertificateUnfit { reason, .. } => f.write_str(reason),
             Self::Csr(error) => error.fmt(f),
+            Self::Evidence(error) => error.fmt(f),
             Self::Http(error) => error.fmt(f),
             Self::Key(failure) => failure.fmt(f),
             Self::Net(error) => error.fmt(f),

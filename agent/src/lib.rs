@@ -38,3 +38,5 @@ pub mod reports;
 pub mod status;
 pub mod store;
 pub mod tls;
+pub mod tpm;
+pub mod transport;

@@ -32,14 +32,16 @@ use crate::config::Endpoint;
 use crate::keystore::KeyFailure;
 use crate::offload::offload;
 use crate::tls::{Client, SetupError, SigningFailed, server_name};
+use crate::tpm::SIGN_MAX;
 
 /// A name is resolved and a TCP connection is made within this.
 pub const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// A TLS handshake ends within this, a slow key store included.
+/// A TLS handshake ends within this, the signature of a slow key store aside.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
-/// An HTTP exchange ends within this, connection included.
+/// An HTTP exchange ends within this, connection included and the signature of a slow key store
+/// aside.
 pub const EXCHANGE_MAX: Duration = Duration::from_secs(30);
 
 /// A server that sends no session ticket is taken to have accepted us after this: long enough for
@@ -150,6 +152,16 @@ const fn is_about_us(alert: AlertDescription) -> bool {
     )
 }
 
+/// How long a signature of this client may take beyond what every client has.
+fn signature_max(client: &Client) -> Duration {
+    if client.is_slow() { SIGN_MAX } else { Duration::ZERO }
+}
+
+/// An HTTP exchange of this client ends within this.
+pub(crate) fn exchange_max(client: &Client) -> Duration {
+    EXCHANGE_MAX + signature_max(client)
+}
+
 /// Connects to a server and verifies it at the time of `reading`.
 ///
 /// That it returns says that the server is genuine. In TLS 1.3 it does not say that the server
@@ -157,7 +169,8 @@ const fn is_about_us(alert: AlertDescription) -> bool {
 ///
 /// # Errors
 ///
-/// [`NetError`], after [`CONNECT_MAX`] and [`HANDSHAKE_MAX`] at the latest.
+/// [`NetError`], after [`CONNECT_MAX`] and [`HANDSHAKE_MAX`] at the latest, and [`SIGN_MAX`] where
+/// the key is in a TPM.
 pub async fn dial(
     endpoint: &Endpoint,
     client: &Client,
@@ -169,7 +182,8 @@ pub async fn dial(
         .ok_or(NetError::Deadline { step: "connect", limit: CONNECT_MAX })??;
     tcp.set_nodelay(true)?;
     acknowledge_at_once(&tcp);
-    let handshake = within(HANDSHAKE_MAX, client.connector(reading).connect(name, tcp));
+    let limit = HANDSHAKE_MAX + signature_max(client);
+    let handshake = within(limit, client.connector(reading).connect(name, tcp));
     let stream = if client.is_slow() {
         // The handshake signs inside of a poll. Another thread polls it to its end, deadline
         // included, and hands the same stream back, so the executor's thread waits for no TPM.
@@ -177,7 +191,7 @@ pub async fn dial(
     } else {
         handshake.await
     };
-    let stream = stream.ok_or(NetError::Deadline { step: "handshake", limit: HANDSHAKE_MAX })??;
+    let stream = stream.ok_or(NetError::Deadline { step: "handshake", limit })??;
     acknowledge_at_once(stream.get_ref().0);
     Ok(stream)
 }

@@ -20,7 +20,7 @@ use fleetcert_core::record::{Identity, Kind, Request, Slot};
 use fleetcert_core::time::Reading;
 
 use crate::context::Context;
-use crate::est::{Est, EstError, Told};
+use crate::est::{Applicant, Est, EstError, Told};
 use crate::link::Link;
 use crate::mqtt::{Broker, MqttError, NoBroker};
 use crate::net::{NetError, dial, verdict};
@@ -168,7 +168,10 @@ impl port::Peers for Peers {
         };
         let signer = self.context.keys.signer(slot);
         let told = match (client, signer) {
-            (Ok(client), Ok(signer)) => self.est.enroll(&client, request, signer, reading).await,
+            (Ok(client), Ok(signer)) => {
+                let applicant = Applicant { keys: &self.context.keys, slot, signer };
+                self.est.enroll(&client, request, applicant, reading).await
+            }
             (_, Err(failure)) => Told::failed(EstError::Key(failure)),
             (Err(error), _) => Told::failed(EstError::Net(error)),
         };
@@ -215,12 +218,12 @@ impl port::Peers for Peers {
         reading: Reading,
     ) -> Result<(), Failure> {
         self.begin(reading);
-        let Some(BrokerPeer { session, trust }) = &self.broker else {
-            return self.context.keys.signer(slot).map(drop).map_err(|failure| {
-                self.context.causes.note(&failure);
-                Failure::from(&failure)
-            });
-        };
+        // A key that a TPM has lost shows in its use only.
+        if let Err(failure) = self.context.keys.probe(slot).await {
+            self.context.causes.note(&failure);
+            return Err(Failure::from(&failure));
+        }
+        let Some(BrokerPeer { session, trust }) = &self.broker else { return Ok(()) };
         match self.client(trust, Server::Broker, slot, identity) {
             Ok(client) => {
                 session.adopt(client).await;

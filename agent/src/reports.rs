@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::cause::Causes;
 use crate::context::Executor;
 use crate::link::{Link, Publication};
-use crate::status::{Board, FailureNote, SCHEMA, advice, serial_text};
+use crate::status::{Board, FailureNote, SCHEMA, serial_text};
 
 /// The topic of reports below the device's prefix.
 const EVENT: &str = "event";
@@ -77,9 +77,13 @@ impl Reports for Reporter {
             Event::Failed { .. } => self.causes.take(),
             _ => None,
         };
-        let text = text(event, cause.as_deref());
+        let what_to_do = match event {
+            Event::Failed { operation, failure, .. } => self.board.what_to_do(*operation, failure),
+            _ => "",
+        };
+        let text = text(event, cause.as_deref(), what_to_do);
         log::log!(level(event), "{text}");
-        self.publish(now, name(event), facts(event), &text);
+        self.publish(now, name(event), facts(event, what_to_do), &text);
         if let Event::Failed { operation, failure, retry_in_s } = event {
             self.board.fail(FailureNote {
                 operation: *operation,
@@ -129,7 +133,7 @@ const fn name(event: &Event) -> &'static str {
 }
 
 /// The particulars of an event, as members of its JSON.
-fn facts(event: &Event) -> Value {
+fn facts(event: &Event, what_to_do: &str) -> Value {
     match event {
         Event::Adopted { slot, serial } | Event::Proven { slot, serial } => {
             json!({"slot": slot.as_str(), "serial": serial_text(serial)})
@@ -150,7 +154,7 @@ fn facts(event: &Event) -> Value {
             "operation": operation.code(),
             "code": failure.code(),
             "retry_in_s": retry_in_s,
-            "what_to_do": advice(*operation, failure),
+            "what_to_do": what_to_do,
         }),
         Event::Requested { slot, kind } => {
             json!({"slot": slot.as_str(), "kind": format!("{kind:?}").to_lowercase()})
@@ -159,7 +163,7 @@ fn facts(event: &Event) -> Value {
 }
 
 /// One sentence for people.
-fn text(event: &Event, cause: Option<&str>) -> String {
+fn text(event: &Event, cause: Option<&str>, what_to_do: &str) -> String {
     match event {
         Event::Adopted { slot, serial } => {
             format!("certificate {} in slot {} is in use", serial_text(serial), slot.as_str())
@@ -181,12 +185,9 @@ fn text(event: &Event, cause: Option<&str>) -> String {
         Event::Expired { time, not_after } => {
             format!("the certificate ran out at {not_after}, it is {time}")
         }
-        Event::Failed { operation, failure, retry_in_s } => failed(
-            &format!("{}: {failure}", operation.code()),
-            cause,
-            advice(*operation, failure),
-            *retry_in_s,
-        ),
+        Event::Failed { operation, failure, retry_in_s } => {
+            failed(&format!("{}: {failure}", operation.code()), cause, what_to_do, *retry_in_s)
+        }
         Event::Proven { slot, serial } => {
             format!("certificate {} in slot {} is proven", serial_text(serial), slot.as_str())
         }
@@ -198,9 +199,9 @@ fn text(event: &Event, cause: Option<&str>) -> String {
     }
 }
 
-fn failed(what: &str, cause: Option<&str>, advice: &str, retry_in_s: u32) -> String {
+fn failed(what: &str, cause: Option<&str>, what_to_do: &str, retry_in_s: u32) -> String {
     let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("{what}{cause}; again in {retry_in_s} s; to do: {advice}")
+    format!("{what}{cause}; again in {retry_in_s} s; to do: {what_to_do}")
 }
 
 #[cfg(test)]
@@ -214,7 +215,7 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::config::KeyBackend;
+    use crate::keystore::KeyStore;
     use crate::link::{LinkStatus, PublishFailure};
 
     #[derive(Default)]
@@ -267,7 +268,7 @@ mod tests {
     fn every_event_is_published_with_its_facts() {
         let link = Rc::new(Recorder::default());
         let device = DeviceId::parse("gw-1").unwrap();
-        let board = Board::new(device.clone(), KeyBackend::Software);
+        let board = Board::new(device.clone(), KeyStore::in_memory());
         let causes = Causes::default();
         let shared = Rc::clone(&link) as Rc<dyn Link>;
         let mut reporter =

@@ -8,6 +8,7 @@
 //! certificate expired by a clock that nobody believes.
 
 mod advice;
+mod key;
 mod text;
 
 use std::cell::RefCell;
@@ -22,10 +23,12 @@ use fleetcert_core::record::{Identity, Slot};
 use fleetcert_core::time::{Confidence, Mono, Now, Reading, Wall};
 use serde::{Deserialize, Serialize};
 
-use crate::config::KeyBackend;
+use crate::keystore::KeyStore;
 use crate::link::{LinkStatus, Trouble};
+use crate::tpm::TpmTrouble;
 
-pub use advice::{advice, broker_advice};
+pub use advice::{advice, advice_in, broker_advice};
+pub use key::{KeyStatus, LockoutStatus, TPM_OK, TpmStatus};
 
 /// The version of the JSON that [`Status`] is.
 pub const SCHEMA: u32 = 1;
@@ -70,7 +73,7 @@ pub struct Board(Rc<RefCell<Inner>>);
 #[derive(Debug)]
 struct Inner {
     device: DeviceId,
-    backend: KeyBackend,
+    keys: KeyStore,
     view: Option<View>,
     note: Option<FailureNote>,
     during: Option<Phase>,
@@ -201,13 +204,6 @@ pub struct MqttStatus {
     pub last_failure: Option<FailureStatus>,
 }
 
-/// Where the keys are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyStatus {
-    /// The kind of key store.
-    pub backend: KeyBackend,
-}
-
 /// Hexadecimal digits of `octets`.
 #[must_use]
 pub fn hex(octets: &[u8]) -> String {
@@ -327,7 +323,12 @@ impl View {
         }
     }
 
-    fn failure(&self, note: Option<&FailureNote>, mono: Mono) -> Option<FailureStatus> {
+    fn failure(
+        &self,
+        note: Option<&FailureNote>,
+        trouble: Option<&TpmTrouble>,
+        mono: Mono,
+    ) -> Option<FailureStatus> {
         let (operation, failure) = self.failed.as_ref()?;
         let note = note.filter(|note| note.operation == *operation && note.failure == *failure);
         let cause = match note.and_then(|note| note.cause.as_ref()) {
@@ -342,7 +343,7 @@ impl View {
             at: note.and_then(|note| wall_of(note.at)),
             retry_at: note.and_then(|note| wall_of(note.retry_at)),
             retry_in_s: note.map_or(0, |note| note.retry_at.ms_since(mono).div_ceil(1000)),
-            what_to_do: advice(*operation, failure).to_owned(),
+            what_to_do: advice_in(*operation, failure, trouble).to_owned(),
         })
     }
 
@@ -372,9 +373,15 @@ impl View {
         }
     }
 
+    /// The key of the identity in use: SHA-256 of its SubjectPublicKeyInfo.
+    #[must_use]
+    pub fn spki_sha256(&self) -> Option<&[u8; 32]> {
+        self.active.as_ref().map(|(_, identity)| &identity.spki_sha256)
+    }
+
     /// The status of a device on which no agent runs.
     #[must_use]
-    pub fn at_rest(&self, device: &DeviceId, backend: KeyBackend, mono: Mono) -> Status {
+    pub fn at_rest(&self, device: &DeviceId, key: KeyStatus, mono: Mono) -> Status {
         Status {
             schema: SCHEMA,
             running: false,
@@ -385,7 +392,7 @@ impl View {
             clock: self.clock(mono),
             last_failure: None,
             mqtt: None,
-            key: KeyStatus { backend },
+            key,
         }
     }
 }
@@ -393,8 +400,8 @@ impl View {
 impl Board {
     /// A board that nothing was written on yet.
     #[must_use]
-    pub fn new(device: DeviceId, backend: KeyBackend) -> Self {
-        Self(Rc::new(RefCell::new(Inner { device, backend, view: None, note: None, during: None })))
+    pub fn new(device: DeviceId, keys: KeyStore) -> Self {
+        Self(Rc::new(RefCell::new(Inner { device, keys, view: None, note: None, during: None })))
     }
 
     /// Writes the newest view; a failure that the machine has forgotten is forgotten here.
@@ -411,6 +418,17 @@ impl Board {
         self.0.borrow_mut().note = Some(note);
     }
 
+    /// What to do about a failure as things stand.
+    #[must_use]
+    pub fn what_to_do(&self, operation: Operation, failure: &Failure) -> &'static str {
+        advice_in(operation, failure, self.0.borrow().keys.trouble().as_ref())
+    }
+
+    /// The key store, for who asks it how it stands.
+    pub(crate) fn keys(&self) -> KeyStore {
+        self.0.borrow().keys.clone()
+    }
+
     /// Shows `phase` while something takes long, instead of the phase before it.
     pub fn during(&self, phase: Phase) -> During {
         self.0.borrow_mut().during = Some(phase);
@@ -422,13 +440,13 @@ impl Board {
     pub fn status(&self, mono: Mono, link: LinkStatus) -> Option<Status> {
         let inner = self.0.borrow();
         let view = inner.view.as_ref()?;
-        let at_rest = view.at_rest(&inner.device, inner.backend, mono);
+        let at_rest = view.at_rest(&inner.device, inner.keys.status(view.spki_sha256()), mono);
         let phase = inner.during.unwrap_or(view.phase);
         Some(Status {
             running: true,
             phase: phase.code().to_owned(),
             next: view.next(mono),
-            last_failure: view.failure(inner.note.as_ref(), mono),
+            last_failure: view.failure(inner.note.as_ref(), inner.keys.trouble().as_ref(), mono),
             mqtt: view.mqtt(link, mono),
             ..at_rest
         })

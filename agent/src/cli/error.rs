@@ -10,9 +10,11 @@ use crate::config::ConfigError;
 use crate::control::AskError;
 use crate::daemon::StartError;
 use crate::disk::{DiskFailure, LockError, StateDirError};
-use crate::status::{Status, advice};
+use crate::keystore::HomeError;
+use crate::status::{Status, advice_in};
 use crate::store::LoadError;
 use crate::tls::SetupError;
+use crate::tpm::TpmTrouble;
 
 /// The exit codes, which scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub enum Exit {
     Degraded = 4,
     /// The provisioner, or the broker, does not want this device.
     Refused = 5,
+    /// The TPM that the keys are in, or are to be in, does not give them.
+    KeyHardware = 6,
     /// It may succeed later, without anybody's doing (EX_TEMPFAIL).
     TryLater = 75,
 }
@@ -57,12 +61,11 @@ pub enum CliError {
         failure: Failure,
         /// That in words, with the particulars.
         cause: String,
+        /// What is in the way of the TPM, if it was that.
+        tpm: Option<Box<TpmTrouble>>,
     },
-    /// A key could not be erased.
-    Key {
-        /// Why.
-        cause: String,
-    },
+    /// The keys are not where they were configured to be.
+    Home(HomeError),
     /// The record cannot be read.
     Load(LoadError),
     /// Another agent runs on the state directory.
@@ -116,6 +119,7 @@ impl Exit {
         let failing = status.last_failure.is_some() || broker_away;
         match (&status.identity, status.phase.as_str()) {
             (_, "quarantined") => Self::Refused,
+            _ if status.key.is_out_of_reach() => Self::KeyHardware,
             (None, _) => Self::NotEnrolled,
             (Some(identity), phase) => {
                 let ending = identity.expired == Some(true) || identity.expiring == Some(true);
@@ -133,13 +137,14 @@ impl CliError {
         match self {
             Self::Config(_) | Self::Confirmation { .. } => Exit::Usage,
             Self::Decommissioned | Self::NotEnrolled => Exit::NotEnrolled,
+            Self::Failed { tpm: Some(_), .. } => Exit::KeyHardware,
             Self::Failed { failure, .. } => Exit::of_failure(failure),
             Self::Ask(AskError::Refused { retry: true, .. }) | Self::Unfinished { .. } => {
                 Exit::TryLater
             }
             Self::Ask(_)
             | Self::Disk(_)
-            | Self::Key { .. }
+            | Self::Home(_)
             | Self::Load(_)
             | Self::Lock(_)
             | Self::Output(_)
@@ -162,8 +167,10 @@ impl CliError {
                 "to let the device start over, `fleetcert-agent wipe --yes` and enroll again"
             }
             Self::Disk(failure) => failure.advice(),
-            Self::Failed { operation, failure, .. } => advice(*operation, failure),
-            Self::Key { .. } => "check owner and mode of the key files, and the medium",
+            Self::Failed { operation, failure, tpm, .. } => {
+                advice_in(*operation, failure, tpm.as_deref())
+            }
+            Self::Home(error) => error.advice(),
             Self::Load(error) => error.advice(),
             Self::Lock(error) => error.advice(),
             Self::NotEnrolled => "enroll first: `fleetcert-agent enroll`",
@@ -187,7 +194,7 @@ impl fmt::Display for CliError {
             Self::Decommissioned => f.write_str("this device is decommissioned"),
             Self::Disk(error) => error.fmt(f),
             Self::Failed { operation, cause, .. } => write!(f, "{}: {cause}", operation.code()),
-            Self::Key { cause } => f.write_str(cause),
+            Self::Home(error) => error.fmt(f),
             Self::Load(error) => error.fmt(f),
             Self::Lock(error) => error.fmt(f),
             Self::NotEnrolled => f.write_str("this device has no certificate"),

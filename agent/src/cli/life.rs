@@ -3,8 +3,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use fleetcert_core::port::Keys;
-use fleetcert_core::record::Slot;
 use serde_json::Value;
 use smol::block_on;
 
@@ -16,8 +14,7 @@ use crate::config::Config;
 use crate::control::{AskError, Request, SOCKET, ask};
 use crate::daemon::{Daemon, Ending, StartError, Until, leave_no_core_dumps};
 use crate::disk::{Lock, LockError, StateDir};
-use crate::entropy::Entropy;
-use crate::keystore::KeyStore;
+use crate::keystore::{erase_anchor, erase_keys};
 use crate::peers::Peers;
 use crate::status::Status;
 use crate::store::Store;
@@ -77,20 +74,16 @@ pub(super) fn decommission(config: Config, yes: bool) -> Result<Exit, CliError> 
 }
 
 /// Keys first: were it cut off in between, a record without its key is a lost key, which the
-/// agent can tell; a key without a record would stop it.
+/// agent can tell; a key without a record would stop it. What ties the directory to a TPM goes last:
+/// without it, a record would be one of keys in files.
 pub(super) fn wipe(config: &Config, yes: bool) -> Result<Exit, CliError> {
     confirmed(yes, "wipe")?;
     let state = StateDir::open(&config.state_dir).map_err(CliError::StateDir)?;
     let _lock = Lock::take(&state).map_err(CliError::Lock)?;
     let state = Rc::new(state);
-    let causes = Causes::default();
-    let mut keys = KeyStore::files(state.clone(), Entropy::system(), causes.clone());
-    for slot in Slot::ALL {
-        block_on(keys.erase(slot)).map_err(|failure| CliError::Key {
-            cause: causes.take().unwrap_or_else(|| failure.to_string()),
-        })?;
-    }
-    Store::new(state, causes).erase().map_err(CliError::Disk)?;
+    erase_keys(&*state).map_err(CliError::Disk)?;
+    Store::new(state.clone(), Causes::default()).erase().map_err(CliError::Disk)?;
+    erase_anchor(&*state).map_err(CliError::Disk)?;
     say("keys and record are erased\n")
 }
 
@@ -109,8 +102,8 @@ fn live(config: Config, until: Until) -> Result<Ending, CliError> {
     let link = peers.link();
     match daemon.run(peers, link, until).map_err(CliError::Start)? {
         Ending::Decommissioned => Err(CliError::Decommissioned),
-        Ending::Failed { operation, failure, cause } => {
-            Err(CliError::Failed { operation, failure, cause })
+        Ending::Failed { operation, failure, cause, tpm } => {
+            Err(CliError::Failed { operation, failure, cause, tpm })
         }
         ending => Ok(ending),
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use fleetcert_core::lifecycle::Machine;
 use fleetcert_core::record::Record;
 use serde_json::json;
+use smol::block_on;
 
 use super::life::status_of;
 use super::{CliError, Exit, say};
@@ -14,7 +15,9 @@ use crate::config::Config;
 use crate::control::{AskError, Request, SOCKET, ask};
 use crate::daemon::BUILD_TIME;
 use crate::disk::{StateDir, StateDirError};
-use crate::status::{Status, View};
+use crate::entropy::Entropy;
+use crate::keystore::KeyStore;
+use crate::status::{KeyStatus, Status, View};
 use crate::store::Store;
 
 pub(super) fn status(config: &Config, as_json: bool) -> Result<Exit, CliError> {
@@ -51,7 +54,28 @@ pub(super) fn running(config: &Config) -> Result<Option<Status>, CliError> {
 pub(super) fn at_rest(config: &Config) -> Result<Status, CliError> {
     let now = SystemClock.read();
     let machine = machine(config)?;
-    Ok(View::of(&machine, now).at_rest(&config.device_id, config.key.backend, now.mono))
+    let view = View::of(&machine, now);
+    let key = match keys(config, machine.record())? {
+        None => KeyStatus::planned(config.key.backend),
+        Some(keys) => block_on(async {
+            keys.look().await;
+            keys.close().await;
+            keys.status(view.spki_sha256())
+        }),
+    };
+    Ok(view.at_rest(&config.device_id, key, now.mono))
+}
+
+/// The key store, to be asked how it stands; none if there is no state directory yet.
+fn keys(config: &Config, record: &Record) -> Result<Option<KeyStore>, CliError> {
+    let state = match StateDir::open(&config.state_dir) {
+        Ok(state) => Rc::new(state),
+        Err(StateDirError::Missing { .. }) => return Ok(None),
+        Err(error) => return Err(CliError::StateDir(error)),
+    };
+    let (entropy, causes) = (Entropy::system(), Causes::default());
+    let keys = KeyStore::open(state, &config.key, record, entropy, causes);
+    keys.map(Some).map_err(CliError::Home)
 }
 
 /// A machine that is asked and never run: it needs no randomness.

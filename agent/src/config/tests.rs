@@ -23,6 +23,10 @@ fn whole() -> String {
     EXAMPLE.lines().map(uncomment).collect::<Vec<_>>().join("\n")
 }
 
+fn folder_of(config: &Config) -> &Path {
+    config.provisioner.server_root.parent().unwrap()
+}
+
 // Goal: the example is a configuration, and says of each default what it is.
 #[test]
 fn the_example_is_read_and_its_comments_tell_the_defaults() {
@@ -36,7 +40,10 @@ fn the_example_is_read_and_its_comments_tell_the_defaults() {
     assert_eq!(mqtt.root(&config.provisioner), config.provisioner.server_root);
 
     let (explicit, _) = read(&whole()).unwrap();
-    assert_eq!((explicit.renewal, explicit.key), (config.renewal, config.key));
+    assert_eq!(explicit.renewal, config.renewal);
+    assert_eq!((explicit.key.backend, &explicit.key.tpm), (config.key.backend, &config.key.tpm));
+    assert_eq!(config.key.owner_auth_file, None);
+    assert_eq!(explicit.key.owner_auth_file, Some(folder_of(&explicit).join("owner-auth")));
     let explicit_mqtt = explicit.mqtt.as_ref().unwrap();
     assert_eq!(explicit_mqtt.keep_alive_s, mqtt.keep_alive_s);
     assert_eq!(explicit_mqtt.state_interval_s, mqtt.state_interval_s);
@@ -80,7 +87,9 @@ fn values_out_of_bounds_are_refused_where_they_stand() {
         ("target_days = 0", "target_days = 3661", "expected 0 to 3660"),
         ("target_days = 0", "target_days = -1", "invalid value"),
         ("rekey = \"always\"", "rekey = \"often\"", "expected `always` or `never`"),
-        ("backend = \"software\"", "backend = \"tpm\"", "expected `software`"),
+        ("backend = \"auto\"", "backend = \"hsm\"", "expected one of `auto`, `software`, `tpm`"),
+        ("tpm = \"/dev/tpmrm0\"", "tpm = \"tpmrm0\"", "tpm is \"tpmrm0\": expected a device"),
+        ("tpm = \"/dev/tpmrm0\"", "tpm = \"swtpm:192.0.2.1:1\"", "expected an address on loopback"),
         ("label = \"line-1\"", "label = \"line/1\"", "label is \"line/1\": "),
         ("label = \"line-1\"", "label = \"cacerts\"", "label is \"cacerts\": "),
         ("label = \"line-1\"", "label = \"\"", "label is \"\": "),
@@ -90,6 +99,21 @@ fn values_out_of_bounds_are_refused_where_they_stand() {
         assert!(error.contains(expected), "{bad}: {error}");
         assert!(error.contains("line ") || bad.is_empty(), "{error}");
     }
+}
+
+// Goal: a TPM is found by each form of its address, a relative socket beside the file.
+#[test]
+fn the_tpm_is_where_the_file_says() {
+    let address = |text: &str| {
+        let text = whole().replacen("\ntpm = \"/dev/tpmrm0\"", &format!("\ntpm = {text:?}"), 1);
+        let (config, folder) = read(&text).unwrap();
+        (config.key.tpm, folder)
+    };
+    assert_eq!(address("/dev/tpm0").0, Address::Device("/dev/tpm0".into()));
+    let (socket, folder) = address("swtpm:tpm/socket");
+    assert_eq!(socket, Address::Socket(folder.join("tpm/socket")));
+    let tcp = Address::Tcp("127.0.0.1:2321".parse().unwrap());
+    assert_eq!(address("swtpm:127.0.0.1:2321").0, tcp);
 }
 
 // Goal: hosts that can be dialled are read, with the port of their scheme.

@@ -148,6 +148,7 @@ impl Desk {
             Ok(Request::Publish { topic, payload }) => self.publish(topic, payload).await,
             Ok(Request::Renew {}) => self.command(Command::Renew),
             Ok(Request::Status {}) => {
+                self.board.keys().look().await;
                 let status = self.board.status(SystemClock.mono(), self.link.status());
                 status.map(|status| Answer::Status(Box::new(status))).ok_or(Refusal::NotReady)
             }

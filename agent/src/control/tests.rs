@@ -17,9 +17,9 @@ use smol::future::{block_on, or};
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::config::KeyBackend;
 use crate::context::Executor;
 use crate::disk::StateDir;
+use crate::keystore::KeyStore;
 use crate::link::{Link, LinkStatus, Publication};
 use crate::status::{Board, View};
 
@@ -51,7 +51,7 @@ impl Link for Acknowledging {
 
 fn desk() -> (Rc<Desk>, Rc<Acknowledging>, Receiver<Command>, Board) {
     let device = DeviceId::parse("gw-1").unwrap();
-    let board = Board::new(device.clone(), KeyBackend::Software);
+    let board = Board::new(device.clone(), KeyStore::in_memory());
     let now = SystemClock.read();
     let machine = Machine::new(Policy::default(), device, Record::new(Wall(0)), [0; 32], now);
     board.show(View::of(&machine, now));

@@ -7,6 +7,7 @@ use fleetcert_core::time::{Mono, Now};
 
 use crate::link::LinkStatus;
 use crate::status::Board;
+use crate::tpm::TpmTrouble;
 
 /// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub enum Ending {
         failure: Failure,
         /// More about it, where the port left any.
         cause: String,
+        /// What is in the way of the TPM, if it was that.
+        tpm: Option<Box<TpmTrouble>>,
     },
     /// Somebody stopped it.
     Stopped,
@@ -102,6 +105,7 @@ fn failure(machine: &Machine) -> Option<Ending> {
         operation: *operation,
         failure: failure.clone(),
         cause: failure.to_string(),
+        tpm: None,
     })
 }
 
@@ -111,7 +115,9 @@ impl Ending {
         let status = board.status(Mono(0), LinkStatus::default());
         match (self, status.and_then(|status| status.last_failure)) {
             (Self::Failed { operation, failure, .. }, Some(found)) => {
-                Self::Failed { operation, failure, cause: found.cause }
+                let trouble = board.keys().trouble();
+                let tpm = trouble.filter(|_| failure == Failure::KeyUnavailable).map(Box::new);
+                Self::Failed { operation, failure, cause: found.cause, tpm }
             }
             (ending, _) => ending,
         }

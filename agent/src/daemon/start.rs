@@ -13,6 +13,7 @@ use super::BUILD_TIME;
 use crate::config::Config;
 use crate::control::SocketError;
 use crate::disk::{LockError, StateDirError, advice};
+use crate::keystore::HomeError;
 use crate::store::{LoadError, Store};
 
 /// 2026-11-22: the release in which this was written; builds may name a later time.
@@ -30,6 +31,8 @@ pub enum StartError {
         /// The name in the configuration.
         expected: String,
     },
+    /// The keys are not where they were configured to be.
+    Home(HomeError),
     /// The record is not there, or not to be trusted.
     Load(LoadError),
     /// Another agent runs, or the lock cannot be taken.
@@ -100,6 +103,7 @@ impl StartError {
                 "correct device_id or state_dir; to give this directory to another device, \
                  `fleetcert-agent wipe --yes` first"
             }
+            Self::Home(error) => error.advice(),
             Self::Load(error) => error.advice(),
             Self::Lock(error) => error.advice(),
             Self::Socket(error) => error.advice(),
@@ -117,6 +121,7 @@ impl fmt::Display for StartError {
             Self::ForeignIdentity { found, expected } => {
                 write!(f, "the state directory belongs to device {found}, expected {expected}")
             }
+            Self::Home(error) => error.fmt(f),
             Self::Load(error) => error.fmt(f),
             Self::Lock(error) => error.fmt(f),
             Self::Socket(error) => error.fmt(f),

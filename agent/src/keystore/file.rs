@@ -17,18 +17,15 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING as ALGORITHM, EcdsaKeyPair, KeyPair};
 use zeroize::Zeroizing;
 
-use super::{Backend, KeyFailure, Signer};
-use crate::disk::{self, Act, Disk, DiskFailure};
+use super::{KeyFailure, Signer, read_owned};
+use crate::disk::{self, Disk};
 use crate::entropy::Entropy;
 
 /// The files of slots A and B.
-pub(crate) const KEY_FILES: [&str; 2] = ["key.a", "key.b"];
+pub(super) const KEY_FILES: [&str; 2] = ["key.a", "key.b"];
 
 /// Octets of a key file, at most; with its public key a P-256 key takes 138.
 const KEY_LEN_MAX: usize = 512;
-
-/// What group and others may do with a key: nothing.
-const FOREIGN_BITS: u32 = 0o077;
 
 /// The DER that precedes an uncompressed point of P-256 in a SubjectPublicKeyInfo (RFC 5480 §2).
 const SPKI_HEAD: [u8; 26] = [
@@ -60,21 +57,10 @@ impl FileKeys {
     }
 
     fn read(&self, slot: Slot) -> Result<(FileSigner, Zeroizing<Vec<u8>>), KeyFailure> {
-        let (disk, name) = (&*self.disk, file(slot));
-        let content = disk
-            .read(name, KEY_LEN_MAX + 1)
-            .map_err(|error| KeyFailure::Disk(DiskFailure::of(disk, Act::Read, name)(error)))?
-            .ok_or(KeyFailure::Absent { slot })?;
-        let path = disk.path(name);
-        if content.owner != disk.user() {
-            let (found, expected) = (content.owner, disk.user());
-            return Err(KeyFailure::ForeignOwner { path, found, expected });
-        }
-        if content.mode & FOREIGN_BITS != 0 {
-            return Err(KeyFailure::Exposed { path, mode: content.mode });
-        }
-        let signer = self.parse(&content.octets).ok_or(KeyFailure::Corrupt { slot, path })?;
-        Ok((signer, content.octets))
+        let octets = read_owned(&*self.disk, file(slot), KEY_LEN_MAX, slot)?;
+        let path = self.disk.path(file(slot));
+        let signer = self.parse(&octets).ok_or(KeyFailure::Corrupt { slot, path })?;
+        Ok((signer, octets))
     }
 
     fn parse(&self, pkcs8: &[u8]) -> Option<FileSigner> {
@@ -98,14 +84,13 @@ impl FileKeys {
         disk::replace(&*self.disk, file(slot), &pkcs8).map_err(KeyFailure::Disk)?;
         self.parse(&pkcs8).ok_or(KeyFailure::Refused)
     }
-}
 
-impl Backend for FileKeys {
-    fn signer(&self, slot: Slot) -> Result<Arc<dyn Signer>, KeyFailure> {
+    pub(super) fn signer(&self, slot: Slot) -> Result<Arc<dyn Signer>, KeyFailure> {
         Ok(Arc::new(self.read(slot)?.0))
     }
 
-    fn ensure(&self, slot: Slot, source: KeySource) -> Result<Vec<u8>, KeyFailure> {
+    /// The SubjectPublicKeyInfo of the key that is in the slot afterwards; see the port `Keys`.
+    pub(super) fn ensure(&self, slot: Slot, source: KeySource) -> Result<Vec<u8>, KeyFailure> {
         match self.read(slot) {
             Ok((signer, _)) => {
                 // Perhaps a process that was killed has left it in the page cache only.
@@ -121,7 +106,7 @@ impl Backend for FileKeys {
         }
     }
 
-    fn erase(&self, slot: Slot) -> Result<(), KeyFailure> {
+    pub(super) fn erase(&self, slot: Slot) -> Result<(), KeyFailure> {
         disk::erase(&*self.disk, file(slot)).map_err(KeyFailure::Disk)
     }
 }

@@ -2,6 +2,8 @@
 
 use fleetcert_core::event::{Failure, Operation, Unfit};
 
+use crate::tpm::TpmTrouble;
+
 /// What a person can do about `failure` of `operation`. One sentence, without a full stop.
 #[must_use]
 pub const fn advice(operation: Operation, failure: &Failure) -> &'static str {
@@ -44,6 +46,20 @@ pub const fn advice(operation: Operation, failure: &Failure) -> &'static str {
         Failure::WrongCertificateSeen => {
             "look for a proxy between this device and the provisioner: TLS must end there"
         }
+    }
+}
+
+/// What a person can do about `failure` of `operation` where the keys are in a TPM, perhaps in
+/// trouble. As [`advice`].
+#[must_use]
+pub const fn advice_in(
+    operation: Operation,
+    failure: &Failure,
+    trouble: Option<&TpmTrouble>,
+) -> &'static str {
+    match (failure, trouble) {
+        (Failure::KeyUnavailable, Some(trouble)) => trouble.advice(),
+        _ => advice(operation, failure),
     }
 }
 

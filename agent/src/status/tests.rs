@@ -30,7 +30,7 @@ fn machine(record: Record) -> Machine {
 }
 
 fn board(machine: &Machine, now: Now) -> Board {
-    let board = Board::new(device(), KeyBackend::Software);
+    let board = Board::new(device(), KeyStore::in_memory());
     board.show(View::of(machine, now));
     board
 }
@@ -40,7 +40,7 @@ fn board(machine: &Machine, now: Now) -> Board {
 fn a_device_at_rest_tells_its_identity_and_its_renewal() {
     let machine = machine(record());
     let view = View::of(&machine, NOW);
-    let status = view.at_rest(&device(), KeyBackend::Software, NOW.mono);
+    let status = view.at_rest(&device(), KeyStatus::software(), NOW.mono);
     let identity = status.identity.as_ref().unwrap();
     assert_eq!((identity.serial.as_str(), identity.slot.as_str()), ("ab01", "a"));
     assert_eq!(identity.not_after, "2027-01-15T10:30:00Z");
@@ -59,7 +59,7 @@ fn a_device_at_rest_tells_its_identity_and_its_renewal() {
 #[test]
 fn a_device_without_a_record_is_unenrolled() {
     let machine = machine(Record::new(Wall(0)));
-    let status = View::of(&machine, NOW).at_rest(&device(), KeyBackend::Software, NOW.mono);
+    let status = View::of(&machine, NOW).at_rest(&device(), KeyStatus::software(), NOW.mono);
     assert_eq!((status.phase.as_str(), status.identity.as_ref()), ("unenrolled", None));
     assert_eq!(status.next.as_ref().unwrap().action, "start");
 }
@@ -69,7 +69,7 @@ fn a_device_without_a_record_is_unenrolled() {
 fn without_a_believable_clock_nothing_is_called_expired() {
     let now = Now { wall: Some(Wall(1_000)), ..NOW };
     let machine = machine(record());
-    let status = View::of(&machine, now).at_rest(&device(), KeyBackend::Software, now.mono);
+    let status = View::of(&machine, now).at_rest(&device(), KeyStatus::software(), now.mono);
     assert_eq!((status.clock.confidence.as_str(), status.clock.wall_s), ("unknown", None));
     let identity = status.identity.as_ref().unwrap();
     assert_eq!((identity.expired, identity.expiring), (None, None));
@@ -84,7 +84,7 @@ fn expiry_and_its_approach_are_told() {
     {
         let now = Now { wall: Some(Wall(wall)), ..NOW };
         let machine = machine(record());
-        let status = View::of(&machine, now).at_rest(&device(), KeyBackend::Software, now.mono);
+        let status = View::of(&machine, now).at_rest(&device(), KeyStatus::software(), now.mono);
         let identity = status.identity.unwrap();
         assert_eq!((identity.expired, identity.expiring), (Some(expired), Some(expiring)));
     }

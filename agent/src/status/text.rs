@@ -17,6 +17,7 @@ impl fmt::Display for Status {
         }
         let wall = self.clock.wall.as_deref().unwrap_or("no believable time");
         writeln!(f, "clock     {wall}, {}, floor {}", self.clock.confidence, self.clock.floor)?;
+        self.key.fmt(f)?;
         if let Some(mqtt) = &self.mqtt {
             writeln!(f, "mqtt      {mqtt}")?;
             mqtt.last_failure.as_ref().map_or(Ok(()), |failure| failure.fmt(f))?;
