@@ -24,11 +24,11 @@ use serde::Deserialize;
 
 use super::{DIGEST_TEXT_LEN, EkId, HexError};
 
-/// Octets of a list, at most: what so many lines of a hundred octets have.
-pub const LIST_LEN_MAX: usize = 100 * ENTRIES_MAX;
+/// Octets of a list, at most: as many lines as there may be, of two hundred octets each.
+pub const LIST_LEN_MAX: usize = 200 * ENTRIES_MAX;
 
-/// Entries of a list, at most: two reels of TPMs a day for a year. Longer lists come in parts.
-pub const ENTRIES_MAX: usize = 1_000_000;
+/// Entries of a list, at most: a whole fleet. A larger one comes in parts.
+pub const ENTRIES_MAX: usize = 100_000;
 
 /// The names of the columns, as a header gives them.
 const HEADER: (&str, &str) = ("device_id", "ek_sha256");
@@ -237,3 +237,6 @@ impl fmt::Display for AllowFault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ use crate::authority::{der::split_element, sha256, write_hex};
 pub const FILE_LEN_MAX: u64 = 4 << 20;
 
 /// Roots of a file or folder, at most. There are some hundred in the world.
-pub const ROOTS_MAX: usize = 4_096;
+pub const ROOTS_MAX: usize = 1_024;
 
 /// Endings of files in a folder that are read; others (read-me, signatures) are left alone.
 pub const EXTENSIONS: [&str; 4] = ["cer", "crt", "der", "pem"];
@@ -280,3 +280,6 @@ impl fmt::Display for RootsFault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

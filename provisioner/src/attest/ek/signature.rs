@@ -203,3 +203,114 @@ fn as_field_element(digest: &[u8]) -> Vec<u8> {
     let padding = Curve::P521.coordinate_len().saturating_sub(digest.len());
     [&vec![0; padding], digest].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{attest::forge::oid, authority::der::element};
+
+    const SHA256: &str = "2.16.840.1.101.3.4.2.1";
+    const SHA384: &str = "2.16.840.1.101.3.4.2.2";
+    const SHA1: &str = "1.3.14.3.2.26";
+    const PSS: &str = "1.2.840.113549.1.1.10";
+    const MGF1: &str = "1.2.840.113549.1.1.8";
+
+    fn algorithm(name: &str, parameters: &[u8]) -> Vec<u8> {
+        element(SEQUENCE, &[&oid(name), parameters])
+    }
+
+    fn scheme(name: &str, parameters: &[u8]) -> Option<(Scheme, Hash)> {
+        Algorithm::parse(&algorithm(name, parameters)).unwrap().scheme()
+    }
+
+    /// `RSASSA-PSS-params` of its four fields, each left out if it is empty.
+    fn pss(hash: &[u8], mask: &[u8], salt_len: &[u8], trailer: &[u8]) -> Vec<u8> {
+        let fields = [(0xa0, hash), (0xa1, mask), (0xa2, salt_len), (0xa3, trailer)];
+        let fields = fields.into_iter().filter(|(_, field)| !field.is_empty());
+        element(
+            SEQUENCE,
+            &[&fields.flat_map(|(tag, field)| element(tag, &[field])).collect::<Vec<_>>()],
+        )
+    }
+
+    fn mask(hash: &[u8]) -> Vec<u8> {
+        algorithm(MGF1, hash)
+    }
+
+    fn number(octets: &[u8]) -> Vec<u8> {
+        element(INTEGER, &[octets])
+    }
+
+    // Goal: PSS in the one form that is in use is understood, however it spells its defaults.
+    #[test]
+    fn usual_pss_parameters_are_understood() {
+        let plain = algorithm(SHA256, &[]);
+        let null = algorithm(SHA256, &NULL);
+        for parameters in [
+            pss(&plain, &mask(&plain), &number(&[32]), &[]),
+            pss(&null, &mask(&plain), &number(&[32]), &[]),
+            pss(&plain, &mask(&null), &number(&[32]), &number(&[1])),
+        ] {
+            assert_eq!(scheme(PSS, &parameters), Some((Scheme::Pss, Hash::Sha256)));
+        }
+        let sha384 = algorithm(SHA384, &NULL);
+        let parameters = pss(&sha384, &mask(&sha384), &number(&[48]), &[]);
+        assert_eq!(scheme(PSS, &parameters), Some((Scheme::Pss, Hash::Sha384)));
+    }
+
+    // Goal: each way to be unusual is refused, the defaults (SHA-1) first of all.
+    #[test]
+    fn unusual_pss_parameters_are_refused() {
+        let [sha1, sha256, sha384] = [SHA1, SHA256, SHA384].map(|name| algorithm(name, &NULL));
+        let salt_len = number(&[32]);
+        let other_mask = algorithm("1.2.840.113549.1.1.9", &sha256);
+        for parameters in [
+            vec![],
+            NULL.to_vec(),
+            pss(&[], &[], &[], &[]),
+            pss(&sha256, &mask(&sha256), &[], &[]),
+            pss(&[], &mask(&sha256), &salt_len, &[]),
+            pss(&sha1, &mask(&sha1), &number(&[20]), &[]),
+            pss(&sha256, &mask(&sha384), &salt_len, &[]),
+            pss(&sha256, &mask(&sha1), &salt_len, &[]),
+            pss(&sha256, &other_mask, &salt_len, &[]),
+            pss(&sha256, &mask(&sha256), &number(&[20]), &[]),
+            pss(&sha256, &mask(&sha256), &number(&[0, 32]), &[]),
+            pss(&sha256, &mask(&sha256), &salt_len, &number(&[2])),
+            pss(&algorithm(SHA256, &number(&[1])), &mask(&sha256), &salt_len, &[]),
+        ] {
+            assert_eq!(scheme(PSS, &parameters), None, "{parameters:02x?}");
+        }
+    }
+
+    // Goal: the other algorithms have no parameters, but RSA's may be NULL.
+    #[test]
+    fn parameters_that_do_not_belong_are_refused() {
+        let (rsa, ecdsa) = ("1.2.840.113549.1.1.11", "1.2.840.10045.4.3.2");
+        assert_eq!(scheme(rsa, &[]), Some((Scheme::Pkcs1, Hash::Sha256)));
+        assert_eq!(scheme(rsa, &NULL), Some((Scheme::Pkcs1, Hash::Sha256)));
+        assert_eq!(scheme(rsa, &number(&[1])), None);
+        assert_eq!(scheme(ecdsa, &[]), Some((Scheme::Ecdsa, Hash::Sha256)));
+        assert_eq!(scheme(ecdsa, &NULL), None);
+        for sha1 in ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1"] {
+            assert_eq!(scheme(sha1, &[]), None);
+            assert_eq!(scheme(sha1, &NULL), None);
+        }
+    }
+
+    // Goal: an algorithm for another kind of key than the issuer's is refused by name.
+    #[test]
+    fn an_algorithm_has_to_fit_the_key() {
+        let rsa = Key::rsa(&[0xc5; 256], 65_537).unwrap();
+        let ec = crate::attest::forge::Signer::new(1).key();
+        let [pkcs1, ecdsa] = ["1.2.840.113549.1.1.11", "1.2.840.10045.4.3.2"];
+        for (key, name, fits) in
+            [(&rsa, pkcs1, true), (&rsa, ecdsa, false), (&ec, ecdsa, true), (&ec, pkcs1, false)]
+        {
+            let algorithm = Algorithm::parse(&algorithm(name, &[])).unwrap();
+            let error = verify(key, &algorithm, b"message", &[0x30, 0]).unwrap_err();
+            let unfit = SignatureFault::Algorithm { found: ObjectIdentifier::new_unwrap(name) };
+            assert_eq!(error, if fits { SignatureFault::Mismatch } else { unfit }, "{name}");
+        }
+    }
+}
