@@ -62,9 +62,6 @@ pub const CHAIN_LEN_MAX: usize = 4_096;
 /// one may offer many paths, each of which costs millions of instructions to refute.
 pub const SIGNATURES_MAX: usize = 6;
 
-/// `id-kp-serverAuth`, content octets (RFC 5280 §4.2.1.12).
-const SERVER_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
-
 /// The pinned server roots, and who computes.
 #[derive(Clone, Debug)]
 pub struct Verifier<'a, E> {
@@ -123,7 +120,9 @@ impl<'a, E: Ecdsa> Verifier<'a, E> {
             .verify(|wall| self.verify_at(&leaf, &issuers, name, wall, &budget));
         verdict.map_err(|refusal| match refusal {
             _ if budget.is_overdrawn() => Refusal::SignaturesTooMany { max: SIGNATURES_MAX },
-            Refusal::AlgorithmUnsupported if is_rsa(chain) => Refusal::RsaUnsupported,
+            Refusal::AlgorithmUnsupported | Refusal::ServerKeyUnsupported if is_rsa(chain) => {
+                Refusal::RsaUnsupported
+            }
             other => other,
         })
     }
@@ -166,7 +165,8 @@ impl<'a, E: Ecdsa> Verifier<'a, E> {
             .collect();
         let certificate = EndEntityCert::try_from(leaf)?;
         let time = UnixTime::since_unix_epoch(Duration::from_secs(wall.0));
-        let usage = KeyUsage::required(SERVER_AUTH);
+        // Where one is said, in an issuer too; that the leaf says it is asked below.
+        let usage = KeyUsage::server_auth();
         let path =
             certificate.verify_for_usage(&[budget], &anchors, issuers, time, usage, None, None)?;
         for issuer in path.intermediate_certificates() {

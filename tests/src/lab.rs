@@ -19,6 +19,7 @@ pub mod device;
 pub mod fake;
 pub mod forge;
 pub mod https;
+pub mod pki;
 pub mod programs;
 pub mod relay;
 pub mod run;

@@ -13,6 +13,9 @@ use super::ecdsa::{POINT_LEN, point};
 /// square of their number.
 const EXTENSIONS_MAX: usize = 16;
 
+/// `id-ce-extKeyUsage`, content octets (RFC 5280 §4.2.1.12).
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+
 /// `id-ce-keyUsage`, content octets (RFC 5280 §4.2.1.3).
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 
@@ -46,6 +49,13 @@ struct Extension<'a> {
     value: &'a [u8],
 }
 
+/// What a list of extensions says of the key's use.
+#[derive(Clone, Copy, Default)]
+struct Usages {
+    key_usage: Option<KeyUsage>,
+    has_purpose: bool,
+}
+
 /// The bits of a key usage.
 #[derive(Clone, Copy)]
 struct KeyUsage {
@@ -73,29 +83,29 @@ impl<'a> Outline<'a> {
         Some(Self { algorithm, validity, spki, extensions })
     }
 
-    /// Checks the list of extensions, and in it the key usage for `role`.
+    /// Checks the list of extensions, and in it whether the key may do what `role` does.
     ///
-    /// RFC 5280 §4.2.1.3: without the extension a server's key may be used for anything; an issuer
-    /// must have it (its §4.2.1.3 binds the authority, and we are the authority).
+    /// RFC 5280 §4.2.1.3: without a key usage, a server's key may be used for anything; an issuer
+    /// must have one. §4.2.1.12: without an extended key usage it may, too; ours must say what it
+    /// is for. (What it says webpki has read.)
     pub(super) fn check(&self, role: Role) -> Result<(), Refusal> {
-        let usage = self.key_usage()?;
-        let is_fit = match (role, usage) {
-            (Role::Issuer, Some(usage)) => usage.is_for_certificates,
-            (Role::Issuer, None) => false,
+        let found = self.usages()?;
+        match (role, found.key_usage) {
+            (Role::Issuer, Some(usage)) if usage.is_for_certificates => Ok(()),
+            (Role::Issuer, _) => Err(Refusal::KeyUsageIssuer),
+            (Role::Server, _) if !found.has_purpose => Err(Refusal::ServerAuthMissing),
             // §4.2.1.9: who is no authority must not have the bit of one.
-            (Role::Server, Some(usage)) => usage.is_for_signatures && !usage.is_for_certificates,
-            (Role::Server, None) => true,
-        };
-        match (is_fit, role) {
-            (true, _) => Ok(()),
-            (false, Role::Issuer) => Err(Refusal::KeyUsageIssuer),
-            (false, Role::Server) => Err(Refusal::KeyUsageServer),
+            (Role::Server, Some(usage)) if usage.is_for_certificates => {
+                Err(Refusal::KeyUsageServer)
+            }
+            (Role::Server, Some(usage)) if !usage.is_for_signatures => Err(Refusal::KeyUsageServer),
+            (Role::Server, _) => Ok(()),
         }
     }
 
-    fn key_usage(&self) -> Result<Option<KeyUsage>, Refusal> {
-        let Some(extensions) = self.extensions else { return Ok(None) };
-        let mut usage = None;
+    fn usages(&self) -> Result<Usages, Refusal> {
+        let mut usages = Usages::default();
+        let Some(extensions) = self.extensions else { return Ok(usages) };
         let mut kinds = heapless::Vec::<&[u8], EXTENSIONS_MAX>::new();
         let mut list = all(extensions, Tag::Sequence).ok_or(Refusal::ExtensionsMalformed)?;
         loop {
@@ -103,11 +113,9 @@ impl<'a> Outline<'a> {
             if kinds.contains(&extension.kind) || kinds.push(extension.kind).is_err() {
                 return Err(Refusal::ExtensionsMalformed);
             }
-            if extension.kind == KEY_USAGE {
-                usage = Some(KeyUsage::read(extension.value).ok_or(Refusal::ExtensionsMalformed)?);
-            }
+            usages.take(&extension).ok_or(Refusal::ExtensionsMalformed)?;
             if list.is_finished() {
-                return Ok(usage);
+                return Ok(usages);
             }
         }
     }
@@ -151,6 +159,17 @@ impl<'a> Extension<'a> {
         }
         let value = next(&mut fields, Tag::OctetString)?;
         fields.is_finished().then_some(Self { kind, value })
+    }
+}
+
+impl Usages {
+    fn take(&mut self, extension: &Extension<'_>) -> Option<()> {
+        match extension.kind {
+            EXTENDED_KEY_USAGE => self.has_purpose = true,
+            KEY_USAGE => self.key_usage = Some(KeyUsage::read(extension.value)?),
+            _ => {}
+        }
+        Some(())
     }
 }
 
