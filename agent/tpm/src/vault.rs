@@ -31,7 +31,7 @@ use crate::fault::{ResponseCode, TpmError, Trouble};
 use crate::name::Name;
 use crate::session::POINT_LEN;
 use crate::template::{TEMPLATE_LEN_MAX, Template};
-use crate::tpm::{Certified, Parent, Properties, Secret, SelfTest, Sharing, Tpm};
+use crate::tpm::{Certified, Lockout, Parent, Properties, Secret, SelfTest, Sharing, Tpm};
 use crate::transact::Transact;
 
 use self::contexts::Contexts;
@@ -97,6 +97,12 @@ impl<E> From<TpmError<E>> for VaultError<E> {
     }
 }
 
+impl<E> From<Trouble> for VaultError<E> {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
 impl<E> VaultError<E> {
     /// The state that it tells of.
     #[must_use]
@@ -104,9 +110,7 @@ impl<E> VaultError<E> {
         match self {
             Self::Trouble(trouble) => *trouble,
             Self::Tpm(TpmError::Refused { command, code }) => {
-                if code.is_failure_mode() {
-                    Trouble::FailureMode
-                } else if code.is_full() {
+                if code.is_full() {
                     Trouble::NoSlots
                 } else {
                     Trouble::Refused { command: *command, code: *code }
@@ -343,16 +347,22 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         outcome.map_err(|error| self.explain(error))
     }
 
-    /// Says how long a lockout lasts: it is told together with its remedy.
+    /// Finds out what an answer alone does not say: how long a lockout lasts; and whether the TPM
+    /// is in failure mode or has only failed at this command, as swtpm does with what its
+    /// cryptographic library cannot decrypt.
     fn explain(&mut self, error: VaultError<T::Error>) -> VaultError<T::Error> {
-        if !error.is(ResponseCode::is_lockout) {
-            return error;
-        }
-        match self.tpm.lockout() {
-            Ok(lockout) => {
-                VaultError::Trouble(Trouble::LockedOut { recovery_s: lockout.recovery_s })
+        if error.is(ResponseCode::is_lockout) {
+            match self.tpm.lockout() {
+                Ok(Lockout { recovery_s, .. }) => Trouble::LockedOut { recovery_s }.into(),
+                Err(error) => error.into(),
             }
-            Err(error) => error.into(),
+        } else if error.is(ResponseCode::is_failure_mode) {
+            match self.tpm.test_result() {
+                Ok(SelfTest::Passed | SelfTest::Pending) => error,
+                Ok(SelfTest::Failed(_)) | Err(_) => Trouble::FailureMode.into(),
+            }
+        } else {
+            error
         }
     }
 

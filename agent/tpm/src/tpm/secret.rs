@@ -81,17 +81,18 @@ impl<T: Transact> Tpm<T> {
     /// [`TpmError`]. A TPM that gives fewer is [`TpmError::Malformed`].
     pub fn random(&mut self, parent: Parent<'_>) -> Result<Secret, TpmError<T::Error>> {
         const WANTED: u16 = 32;
-        let session = self.start_salted(parent)?;
+        let mut session = self.start_salted(parent)?;
         let sealed = Sealed { code: Code::GetRandom, attributes: SessionAttributes::ENCRYPT };
         let answer = self.call_in(
-            session,
+            &mut session,
             sealed,
             &[],
             |_| (),
             |command| {
                 command.u16(WANTED);
             },
-        )?;
+        );
+        let answer = self.ended(&session, answer)?;
         match self.take_secret(sealed.code, &answer)? {
             secret if secret.len == usize::from(WANTED) => Ok(secret),
             _ => Err(TpmError::Malformed { command: sealed.code }),
@@ -112,18 +113,19 @@ impl<T: Transact> Tpm<T> {
         template: &[u8],
         out: &mut [u8],
     ) -> Result<usize, TpmError<T::Error>> {
-        let session = self.start_salted(parent)?;
+        let mut session = self.start_salted(parent)?;
         let sealed = Sealed { code: Code::Create, attributes: SessionAttributes::DECRYPT };
         let objects = [Loaded { handle: parent.handle, name: parent.name }];
         let answer = self.call_in(
-            session,
+            &mut session,
             sealed,
             &objects,
             |_| (),
             |command| {
                 creation(command, template);
             },
-        )?;
+        );
+        let answer = self.ended(&session, answer)?;
         let mut reader = self.parameters(&answer);
         let parts =
             reader.sized(usize::MAX).and_then(|private| Ok([reader.sized(usize::MAX)?, private]));
@@ -139,14 +141,15 @@ impl<T: Transact> Tpm<T> {
 
     /// Has the TPM open a credential that was made for `ek` and the Name of `ak`: its content is
     /// that of a `TPM2B_ID_OBJECT`, the encrypted secret's that of a `TPM2B_ENCRYPTED_SECRET`.
-    /// `session` is a salted one; it is over when this returns. Part 3 §12.5.
+    /// `session` is a salted one; like the policy's it ends with a success, and is to be flushed
+    /// after a failure. Part 3 §12.5.
     ///
     /// # Errors
     ///
     /// [`TpmError`].
     pub(crate) fn activate_credential(
         &mut self,
-        session: Session,
+        session: &mut Session,
         [ak, ek]: [Loaded<'_>; 2],
         policy: Option<Handle>,
         [credential, encrypted_secret]: [&[u8]; 2],
@@ -232,27 +235,23 @@ impl<T: Transact> Tpm<T> {
         self.transport.entropy(out).map_err(TpmError::Transport)
     }
 
-    /// Sends a command in a session that ends with it. `objects` are what its handles stand for;
-    /// `more` writes the authorizations behind the session's. What is answered is authentic and in
-    /// the clear.
-    fn call_in(
+    /// Passes an answer on; without one the session is still there, and is flushed.
+    fn ended(
         &mut self,
-        mut session: Session,
-        sealed: Sealed,
-        objects: &[Loaded<'_>],
-        more: impl FnOnce(&mut Writer<'_>),
-        parameters: impl FnOnce(&mut Writer<'_>),
+        session: &Session,
+        answer: Result<Answer, TpmError<T::Error>>,
     ) -> Result<Answer, TpmError<T::Error>> {
-        let answer = self.exchange_in(&mut session, sealed, objects, more, parameters);
         if answer.is_err() {
-            // A command that succeeded has ended the session: then there is nothing to flush. If
-            // that fails the session is owed, and the first failure is the one to tell.
+            // If that fails it is owed; the first failure is the one to tell.
             let _owed = self.flush(session.handle());
         }
         answer
     }
 
-    fn exchange_in(
+    /// Sends a command in a session that ends with its success. `objects` are what its handles stand for;
+    /// `more` writes the authorizations behind the session's. What is answered is authentic and in
+    /// the clear.
+    fn call_in(
         &mut self,
         session: &mut Session,
         Sealed { code, attributes }: Sealed,

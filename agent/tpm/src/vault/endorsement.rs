@@ -122,10 +122,10 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ) -> Result<Secret, VaultError<T::Error>> {
         let name = ak.name();
         self.with_key(ak, |vault, handle| {
-            let session = vault.start_session()?;
+            let mut session = vault.start_session()?;
             let session_handle = session.handle();
             let ak = Loaded { handle, name: &name };
-            let opened = vault.activate_in(session, ak, ek, [credential, encrypted_secret]);
+            let opened = vault.activate_in(&mut session, ak, ek, [credential, encrypted_secret]);
             vault.loaded(session_handle, opened)
         })
     }
@@ -283,7 +283,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
 
     fn activate_in(
         &mut self,
-        session: Session,
+        session: &mut Session,
         ak: Loaded<'_>,
         ek: &EkKey,
         sealed: [&[u8]; 2],
@@ -292,7 +292,10 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         let ek = Loaded { handle, name: &ek.name };
         let opened = match policy {
             Some(alg) => self.activate_by_policy(session, [ak, ek], alg, sealed),
-            None => Ok(self.tpm.activate_credential(session, [ak, ek], None, sealed)?),
+            None => self
+                .tpm
+                .activate_credential(session, [ak, ek], None, sealed)
+                .map_err(VaultError::Tpm),
         };
         if handle.kind() == Handle::TRANSIENT.kind() {
             self.flushing(handle, |_| opened)
@@ -303,7 +306,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
 
     fn activate_by_policy(
         &mut self,
-        session: Session,
+        session: &mut Session,
         objects: [Loaded<'_>; 2],
         alg: HashAlg,
         sealed: [&[u8]; 2],
