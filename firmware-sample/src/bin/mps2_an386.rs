@@ -1,0 +1,8 @@
+//! The program of the board `mps2-an386`.
+#![no_std]
+#![no_main]
+
+use fleetcert_firmware::board::mps2_an386::Mps2An386;
+use fleetcert_firmware::{entry, self_test};
+
+entry!(self_test::run::<Mps2An386>);

@@ -1,0 +1,56 @@
+//! What the firmware says, line by line, on the serial line: for people and for the rig.
+//!
+//! A line is `<milliseconds since the start> <level> <text>`. Nothing secret may be said: whoever
+//! holds the cable reads along.
+
+use core::fmt::{self, Write};
+
+use log::{Log, Metadata, Record};
+
+use crate::board::{Clock, Serial};
+
+/// The logger of a board; there is one, in a `static` of its module.
+#[derive(Debug)]
+pub struct Console<S, C> {
+    serial: S,
+    clock: C,
+}
+
+impl<S: Serial, C: Clock> Console<S, C> {
+    /// A console on a serial line.
+    #[must_use]
+    pub const fn new(serial: S, clock: C) -> Self {
+        Self { serial, clock }
+    }
+}
+
+impl<S: Serial + Send, C: Clock + Send + Sync> Log for Console<S, C> {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let mut line = Line(&self.serial);
+        let (now_ms, level) = (self.clock.now_ms(), record.level().as_str());
+        // A serial line takes everything: there is no error to tell.
+        let _ = write!(line, "{now_ms:>7} {level:<5} {}\r\n", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// A serial line, for `write!`.
+pub struct Line<'a, S>(pub &'a S);
+
+impl<S: Serial> Write for Line<'_, S> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl<S> fmt::Debug for Line<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Line")
+    }
+}

@@ -1,0 +1,192 @@
+//! The steps, one function each.
+
+use core::fmt;
+
+use embedded_io::{Read, Write};
+use embedded_storage_async::nor_flash::NorFlash;
+use fleetcert_tpm::transact::Transact;
+use log::info;
+
+use crate::blocking::block_on;
+use crate::board::{Clock, Link};
+use crate::factory::{self, FACTORY_BUFFER_LEN, Factory};
+use crate::net::{Net, NetError};
+
+/// Octets written to flash and read back: a multiple of every common word length.
+const PATTERN_LEN: usize = 256;
+
+/// From the start to an address: three questions of a DHCP client.
+const LEASE_WAIT_MS_MAX: u64 = 15_000;
+
+/// From the question to the whole answer of the peer.
+const ANSWER_WAIT_MS_MAX: u64 = 10_000;
+
+/// Octets of the peer's line, at most.
+const LINE_LEN_MAX: usize = 80;
+
+/// `TPM2_Startup(TPM_SU_CLEAR)`. TPM 2.0 Part 3 §9.3
+const STARTUP_CLEAR: [u8; 12] = [0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x44, 0, 0];
+
+/// `TPM2_GetRandom(16)`. TPM 2.0 Part 3 §16.1
+const GET_RANDOM: [u8; 12] = [0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0, 16];
+
+/// Octets of an answer to [`GET_RANDOM`]: header, length, and what was asked for.
+const RANDOM_ANSWER_LEN: usize = 10 + 2 + 16;
+
+/// `TPM_RC_INITIALIZE`: somebody else has started it. TPM 2.0 Part 2 §6.6.3
+const ALREADY_STARTED: u32 = 0x100;
+
+/// What a test found wrong; the step has said the rest.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The test has run before in this life.
+    Again,
+    Factory,
+    Flash(&'static str),
+    Net(NetError),
+    Peer(&'static str),
+    Tpm(&'static str),
+}
+
+impl From<NetError> for Trouble {
+    fn from(error: NetError) -> Self {
+        Self::Net(error)
+    }
+}
+
+pub(super) fn factory<'b, F: NorFlash>(
+    flash: &mut F,
+    buffer: &'b mut [u8; FACTORY_BUFFER_LEN],
+) -> Result<Factory<'b>, Trouble> {
+    let factory = block_on(factory::load(flash, buffer)).map_err(|why| {
+        log::error!("factory configuration: {why}");
+        Trouble::Factory
+    })?;
+    let (device_id, provisioner) = (factory.device_id.as_str(), factory.provisioner);
+    info!("factory: {device_id}, provisioner {}:{}", provisioner.host(), provisioner.port());
+    Ok(factory)
+}
+
+/// Erases, writes, reads, and erases the last sector, unless there is something in it.
+pub(super) fn flash<F: NorFlash>(flash: &mut F) -> Result<(), Trouble> {
+    let end = u32::try_from(flash.capacity()).map_err(|_| Trouble::Flash("its size"))?;
+    let sector_len = u32::try_from(F::ERASE_SIZE).map_err(|_| Trouble::Flash("its sectors"))?;
+    let start = end.checked_sub(sector_len).ok_or(Trouble::Flash("its size"))?;
+    if content(flash, start)? != [0xff; PATTERN_LEN] {
+        info!("flash: the last sector of the keys' region is in use, and stays as it is");
+        return Ok(());
+    }
+    let pattern = core::array::from_fn(|i| u8::try_from(i & 0xff).unwrap_or(0) ^ 0x5a);
+    block_on(flash.erase(start, end)).map_err(|_| Trouble::Flash("erasing"))?;
+    block_on(flash.write(start, &pattern)).map_err(|_| Trouble::Flash("writing"))?;
+    if content(flash, start)? != pattern {
+        return Err(Trouble::Flash("it holds something else than was written"));
+    }
+    block_on(flash.erase(start, end)).map_err(|_| Trouble::Flash("erasing again"))?;
+    if content(flash, start)? != [0xff; PATTERN_LEN] {
+        return Err(Trouble::Flash("it holds something after it was erased"));
+    }
+    info!("flash: {} octets in {sector_len} for keys; erases, writes, reads", flash.capacity());
+    Ok(())
+}
+
+fn content<F: NorFlash>(flash: &mut F, start: u32) -> Result<[u8; PATTERN_LEN], Trouble> {
+    let mut content = [0; PATTERN_LEN];
+    block_on(flash.read(start, &mut content)).map_err(|_| Trouble::Flash("reading"))?;
+    Ok(content)
+}
+
+pub(super) fn tpm<T: Transact>(tpm: &mut T) -> Result<(), Trouble> {
+    let mut answer = [0; RANDOM_ANSWER_LEN];
+    let started = command(tpm, &STARTUP_CLEAR, &mut answer)?;
+    if !matches!(started, 0 | ALREADY_STARTED) {
+        return Err(Trouble::Tpm("TPM2_Startup is refused"));
+    }
+    let mut draw = || match command(tpm, &GET_RANDOM, &mut answer)? {
+        0 => Ok(answer),
+        _ => Err(Trouble::Tpm("TPM2_GetRandom is refused")),
+    };
+    if draw()? == draw()? {
+        return Err(Trouble::Tpm("it draws the same random octets twice"));
+    }
+    info!("tpm: starts, and draws random octets");
+    Ok(())
+}
+
+/// The response code of a command.
+fn command<T: Transact>(
+    tpm: &mut T,
+    command: &[u8],
+    answer: &mut [u8; RANDOM_ANSWER_LEN],
+) -> Result<u32, Trouble> {
+    let len = tpm.transact(command, answer).map_err(|why| {
+        log::error!("TPM: {why:?}");
+        Trouble::Tpm("it does not answer")
+    })?;
+    match answer {
+        [_, _, _, _, _, _, a, b, c, d, ..] if len >= 10 => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
+        _ => Err(Trouble::Tpm("its answer is no answer")),
+    }
+}
+
+/// Sends `fleetcert <device id>` and expects the same line back.
+pub(super) fn network<D: Link, C: Clock>(
+    net: &Net<'_, D, C>,
+    factory: &Factory<'_>,
+) -> Result<(), Trouble> {
+    let clock = net.clock();
+    let lease = net.wait_for_lease(clock.now_ms().saturating_add(LEASE_WAIT_MS_MAX))?;
+    info!("network: {}", lease.address);
+    let deadline_ms = clock.now_ms().saturating_add(ANSWER_WAIT_MS_MAX);
+    let server = factory.provisioner;
+    let address = net.resolve(server.host(), deadline_ms)?;
+    let mut connection = net.connect(address, server.port(), deadline_ms)?;
+    for part in ["fleetcert ", factory.device_id.as_str(), "\n"] {
+        connection.write_all(part.as_bytes())?;
+    }
+    connection.flush()?;
+    let mut line = [0; LINE_LEN_MAX];
+    let line = read_line(&mut connection, &mut line)?;
+    let echo = line.strip_prefix("fleetcert ");
+    if echo != Some(factory.device_id.as_str()) {
+        return Err(Trouble::Peer("it answers something else than it was sent"));
+    }
+    connection.close()?;
+    info!("network: {}:{} answers", server.host(), server.port());
+    Ok(())
+}
+
+/// What comes before the first line feed.
+fn read_line<'b>(
+    connection: &mut impl Read<Error = NetError>,
+    buffer: &'b mut [u8; LINE_LEN_MAX],
+) -> Result<&'b str, Trouble> {
+    let mut len = 0;
+    loop {
+        let room = buffer.get_mut(len..).filter(|room| !room.is_empty());
+        let read = connection.read(room.ok_or(Trouble::Peer("its line is too long"))?)?;
+        let end = len + read;
+        let fresh = buffer.get(len..end).unwrap_or_default();
+        if let Some(at) = fresh.iter().position(|octet| *octet == b'\n') {
+            let line = buffer.get(..len + at).unwrap_or_default();
+            return str::from_utf8(line).map_err(|_| Trouble::Peer("its line is no text"));
+        }
+        if read == 0 {
+            return Err(Trouble::Peer("it ends without a line"));
+        }
+        len = end;
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Again => f.write_str("it can run once only"),
+            Self::Factory => f.write_str("no factory configuration"),
+            Self::Flash(reason) => write!(f, "flash: {reason}"),
+            Self::Net(error) => write!(f, "network: {error}"),
+            Self::Peer(reason) => write!(f, "peer: {reason}"),
+            Self::Tpm(reason) => write!(f, "TPM: {reason}"),
+        }
+    }
+}
