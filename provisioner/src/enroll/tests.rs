@@ -3,7 +3,7 @@ use futures_lite::future::block_on;
 use rcgen::KeyPair;
 
 use super::{
-    Admission, Answer, Basic, Operation, Peer, Provisioner, Refusal, Request, ServerOrder,
+    Admission, Answer, Basic, Group, Operation, Peer, Provisioner, Refusal, Request, ServerOrder,
     ServiceError, StatusClass, TokenOrder,
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         profile::{DnsName, Kind, TrustDomain},
         tree::TreeKind,
     },
-    csr::{CSR_LEN_MAX, CsrError},
+    csr::CSR_LEN_MAX,
     inventory::{Device, Status, StepError},
     store::{Change, RequestId, Scope, Store, Verdict, View, memory::MemoryStore},
     testing::{
@@ -24,7 +24,10 @@ use crate::{
     token::{TOKEN_TTL_S_MAX, TokenError},
 };
 
+mod codes;
 mod limits;
+mod soft_tpm;
+mod tpm;
 
 const OPERATOR: &str = "olga";
 
@@ -780,20 +783,4 @@ fn a_serial_number_that_comes_twice_issues_nothing() {
     let mut stuck = Seeded(5);
     let error = block_on(rig.provisioner.enroll(request(), NOW, &mut stuck)).unwrap_err();
     assert!(matches!(error, ServiceError::Store(_)), "{error}");
-}
-
-#[test]
-fn every_code_can_stand_in_a_header() {
-    let refusals = [
-        Refusal::Csr(CsrError::SignatureAlgorithm),
-        Refusal::CertificateUnknown { serial: Serial::draw(&mut Seeded(1)) },
-        Refusal::CredentialsRequired,
-    ];
-    for refusal in refusals {
-        let code = refusal.code();
-        assert!((1..=32).contains(&code.len()), "{code}");
-        assert!(code.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-')), "{code}");
-    }
-    assert_eq!(Admission::default(), Admission::Deny);
-    assert_eq!(StatusClass::Conflict.http(), 409);
 }

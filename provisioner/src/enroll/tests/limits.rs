@@ -96,3 +96,44 @@ fn refusals_of_strangers_are_rationed_and_those_of_devices_are_not() {
     assert!(summary.2.starts_with("left-out: 5 more"), "{summary:?}");
     assert!(last.2.starts_with("token-unknown"), "{last:?}");
 }
+
+// Goal: an attested enrollment costs two disk syncs, one for the challenge and one for everything
+// that the certificate rests on.
+#[test]
+fn an_attested_enrollment_is_two_commits() {
+    use super::soft_tpm::{MAKER, SoftTpm};
+    use crate::{
+        enroll::ChallengeOrder,
+        store::{TpmScope, sqlite::SqliteStore},
+        testing::group,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings();
+    settings.groups.insert(name("tokens"), group(Admission::EkChain));
+    let mut rng = Seeded(1);
+    block_on(async {
+        let store = SqliteStore::open(&folder.path().join("test.db")).await.unwrap();
+        let service = Provisioner::new(store.clone(), settings, authority(TreeKind::Device));
+        service.add_ek_roots(vec![MAKER.root()], OPERATOR, NOW).await.unwrap();
+        let before = store.commits();
+        let tpm = SoftTpm::new(1);
+        let order = ChallengeOrder {
+            peer: Peer::Anonymous,
+            device: device("gw-1"),
+            ek_public: tpm.ek_area.clone(),
+            ek_certificates: tpm.certificates.clone(),
+            ak_public: tpm.ak_area.clone(),
+        };
+        let challenge = Some(service.challenge(order, NOW, &mut rng).await.unwrap().id);
+        assert_eq!(store.commits() - before, 1);
+        let scope = Scope::of_tpm(TpmScope { challenge, ..TpmScope::default() });
+        let (stored, _) = store.view(scope).await.unwrap().tpm.challenged.unwrap();
+        let csr_der = tpm.csr(&stored, &key_pair(1), "gw-1");
+        let request = named(Request { challenge, ..anonymous(csr_der) }, [1; 16]);
+        let answer = service.enroll(request, NOW, &mut rng).await.unwrap();
+        assert!(matches!(answer, Answer::Issued { .. }), "{answer:?}");
+        assert_eq!(store.commits() - before, 2);
+        assert!(store.tpm(device("gw-1")).await.unwrap().bound.is_some());
+        store.close().await;
+    });
+}
