@@ -187,7 +187,7 @@ impl Flaw {
         match self {
             Self::EmptySequence { .. } => "ek-empty-sequence",
             Self::IssuerName => "ek-name",
-            Self::Malformed => "ek-malformed",
+            Self::Malformed => "ek-certificate-malformed",
             Self::RepeatedExtension { .. } => "ek-repeated-extension",
         }
     }

@@ -133,7 +133,7 @@ fn refusals_of_octets() -> Vec<Refusal> {
         ),
         (
             flaw(Flaw::Malformed),
-            "ek-malformed",
+            "ek-certificate-malformed",
             "EK certificate 1 of the chain: it is no X.509 certificate (version 3) in DER",
         ),
         (
