@@ -15,6 +15,8 @@
 
 pub(crate) mod chip;
 mod ek;
+#[cfg(test)]
+pub(crate) mod fake;
 mod thread;
 mod trouble;
 mod vault;
@@ -31,6 +33,7 @@ use fleetcert_tpm::name::Name;
 use crate::clock::within;
 use crate::config;
 use crate::entropy::Entropy;
+use crate::transport::MAKING_MAX;
 
 pub use self::ek::EkId;
 pub use self::trouble::TpmTrouble;
@@ -47,6 +50,15 @@ pub const SIGN_COMMANDS_MAX: u32 = 20;
 
 /// A signature comes within this, from a slow TPM too.
 pub const SIGN_MAX: Duration = SLOW_COMMAND.saturating_mul(SIGN_COMMANDS_MAX);
+
+/// Commands of the longest work that is asked for in one piece, at most: finding an endorsement key
+/// among everything that makers leave in a TPM, and solving a challenge with it.
+const WORK_COMMANDS_MAX: u32 = 60;
+
+/// Who waits for a piece of work gives it up after this: all its commands are slow, one makes an
+/// RSA key, and a piece of the same length came before it.
+const WORK_MAX: Duration =
+    SLOW_COMMAND.saturating_mul(2 * WORK_COMMANDS_MAX).saturating_add(MAKING_MAX);
 
 /// At an orderly end the TPM has so long to finish what it is doing and to be shut down.
 pub const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -124,7 +136,12 @@ impl Tpm {
         work: impl FnMut(&mut dyn Chip) -> Result<T, TpmTrouble> + Send + 'static,
     ) -> Result<T, TpmTrouble> {
         let mut work = work;
-        self.way()?.ask(move |chip: &mut Box<dyn Chip>| work(&mut **chip)).await
+        let way = self.way()?;
+        let outcome = way.ask(move |chip: &mut Box<dyn Chip>| work(&mut **chip));
+        within(WORK_MAX, outcome).await.unwrap_or_else(|| {
+            let reason = format!("no outcome within {} ms", WORK_MAX.as_millis());
+            Err(TpmTrouble::Wedged { reason })
+        })
     }
 
     /// The way to the thread, which is started if it does not run.
@@ -199,7 +216,7 @@ impl Keep for Keeper {
             (opened, _) => opened?,
         };
         let facts = chip.facts()?;
-        log::info!("TPM opened: {facts}");
+        log::debug!("TPM opened: {facts}");
         lock(&self.shared).standing = Standing { facts: Some(facts), trouble: None };
         Ok(chip)
     }

@@ -84,6 +84,8 @@ pub enum CliError {
     Unfinished {
         /// Where it stands, when that is known.
         trouble: Option<String>,
+        /// Whether it is the TPM that is in the way.
+        is_tpm: bool,
     },
 }
 
@@ -137,7 +139,9 @@ impl CliError {
         match self {
             Self::Config(_) | Self::Confirmation { .. } => Exit::Usage,
             Self::Decommissioned | Self::NotEnrolled => Exit::NotEnrolled,
-            Self::Failed { tpm: Some(_), .. } => Exit::KeyHardware,
+            Self::Failed { tpm: Some(_), .. } | Self::Unfinished { is_tpm: true, .. } => {
+                Exit::KeyHardware
+            }
             Self::Failed { failure, .. } => Exit::of_failure(failure),
             Self::Ask(AskError::Refused { retry: true, .. }) | Self::Unfinished { .. } => {
                 Exit::TryLater
@@ -178,6 +182,9 @@ impl CliError {
             Self::Setup(_) => "check that server_root is a PEM file with the root of the servers",
             Self::Start(error) => error.advice(),
             Self::StateDir(error) => error.advice(),
+            Self::Unfinished { is_tpm: true, .. } => {
+                "see `fleetcert-agent status` for what is in the way of the TPM"
+            }
             Self::Unfinished { .. } => {
                 "watch `fleetcert-agent status`; the agent goes on by itself"
             }
@@ -202,8 +209,8 @@ impl fmt::Display for CliError {
             Self::Setup(error) => error.fmt(f),
             Self::Start(error) => error.fmt(f),
             Self::StateDir(error) => error.fmt(f),
-            Self::Unfinished { trouble: Some(trouble) } => write!(f, "not yet: {trouble}"),
-            Self::Unfinished { trouble: None } => f.write_str("not yet"),
+            Self::Unfinished { trouble: Some(trouble), .. } => write!(f, "not yet: {trouble}"),
+            Self::Unfinished { trouble: None, .. } => f.write_str("not yet"),
         }
     }
 }

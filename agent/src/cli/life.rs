@@ -126,11 +126,12 @@ fn watch(config: &Config, done: impl Fn(&Status) -> bool) -> Result<Exit, CliErr
         if done(&status) {
             return say("done\n");
         }
+        let is_tpm = status.key.is_out_of_reach();
         let trouble = status.last_failure.filter(|failure| failure.operation != "consult");
         if trouble.is_some() || SystemClock.mono().ms_since(begun) > WATCH_MS_MAX {
             let trouble =
                 trouble.map(|failure| format!("{}: {}", failure.operation, failure.cause));
-            return Err(CliError::Unfinished { trouble });
+            return Err(CliError::Unfinished { trouble, is_tpm });
         }
         block_on(timer(WATCH_PAUSE));
     }

@@ -176,7 +176,7 @@ impl TpmKeys {
         let blob = self.read(slot)?;
         let spki = spki(&blob).ok_or_else(|| self.corrupt(slot))?;
         let public = blob.public_area().to_vec();
-        let witness = Witness { ek: ek.key, ak, challenge, spki };
+        let witness = Witness { ek: ek.id, ak, challenge, spki };
         let Statement { attest, signature } =
             self.ask(slot, move |chip| chip.vouch(&blob, &witness)).await?;
         Ok(Evidence { attest, signature, public })
@@ -357,3 +357,6 @@ impl fmt::Debug for TpmSigner {
         f.debug_struct("TpmSigner").field("slot", &self.slot).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::fmt;
 use fleetcert_core::wire::{CHALLENGE_ID_LEN, CHALLENGE_NONCE_LEN};
 use fleetcert_tpm::name::Name;
 use fleetcert_tpm::template::Template;
-use fleetcert_tpm::vault::{EkKey, KeyBlob};
+use fleetcert_tpm::vault::KeyBlob;
 
 use super::{EkId, TpmTrouble};
 
@@ -75,15 +75,13 @@ pub(crate) struct Credentials {
     pub(crate) public: Vec<u8>,
     /// Its certificates, DER, its own first; empty if there are none.
     pub(crate) certificates: Vec<u8>,
-    /// Which one it is.
-    pub(crate) key: EkKey,
 }
 
 /// With what a statement is made.
 #[derive(Clone, Debug)]
 pub(crate) struct Witness {
     /// The endorsement key that the challenge is for.
-    pub(crate) ek: EkKey,
+    pub(crate) ek: EkId,
     /// The attestation key that the challenge is for.
     pub(crate) ak: KeyBlob,
     /// The challenge.

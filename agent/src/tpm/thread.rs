@@ -298,3 +298,190 @@ impl<K: Keep> std::fmt::Debug for Owner<K> {
         f.debug_struct("Owner").field("waiting", &self.queue.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::sync::{Arc, Mutex};
+
+    use smol::block_on;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    enum Oops {
+        Broken,
+        Refused,
+        Strange,
+        Overrun,
+    }
+
+    impl Fault for Oops {
+        fn is_break(&self) -> bool {
+            *self == Self::Broken
+        }
+
+        fn is_plain_refusal(&self) -> bool {
+            *self == Self::Refused
+        }
+
+        fn overrun() -> Self {
+            Self::Overrun
+        }
+    }
+
+    /// What a thing's life was, and what its next attempts to open give.
+    #[derive(Clone, Debug, Default)]
+    struct Diary(Arc<Mutex<(Vec<&'static str>, Vec<Oops>)>>);
+
+    impl Diary {
+        fn write(&self, what: &'static str) {
+            self.0.lock().unwrap().0.push(what);
+        }
+
+        fn read(&self) -> Vec<&'static str> {
+            self.0.lock().unwrap().0.clone()
+        }
+
+        fn will_not_open(&self, faults: &[Oops]) {
+            self.0.lock().unwrap().1 = faults.to_vec();
+        }
+    }
+
+    impl Keep for Diary {
+        type Thing = u32;
+        type Fault = Oops;
+
+        fn open(&mut self) -> Result<u32, Oops> {
+            self.write("open");
+            self.0.lock().unwrap().1.pop().map_or(Ok(0), Err)
+        }
+
+        fn heard(&mut self, _thing: Option<&mut u32>, _fault: Option<&Oops>) {}
+
+        fn close(&mut self, _thing: u32) {
+            self.write("close");
+        }
+    }
+
+    fn owner() -> (Owner<Diary>, Rc<Ending>, Diary) {
+        let diary = Diary::default();
+        let (owner, ending) = Owner::start("test", diary.clone()).unwrap();
+        (owner, ending, diary)
+    }
+
+    /// Counts what the thing was used for.
+    fn count(thing: &mut u32) -> Result<u32, Oops> {
+        *thing += 1;
+        Ok(*thing)
+    }
+
+    // Goal: nothing is opened before it is needed; one thread has it, and closes it at the end.
+    #[test]
+    fn one_thread_opens_uses_and_closes() {
+        let (owner, ending, diary) = owner();
+        assert_eq!(diary.read(), [""; 0]);
+        assert_eq!(block_on(owner.ask(count)), Ok(1));
+        assert_eq!(owner.ask_and_wait(count), Ok(2));
+        let here = std::thread::current().id();
+        let there = block_on(owner.ask(|_| Ok(std::thread::current().id()))).unwrap();
+        assert_ne!(here, there);
+        owner.close();
+        assert!(block_on(ending.wait(SOON)));
+        assert_eq!(diary.read(), ["open", "close"]);
+        assert_eq!(block_on(owner.ask(count)), Err(Oops::Overrun));
+    }
+
+    // Goal: work that nobody waits for any more is done all the same, and in its turn.
+    #[test]
+    fn what_was_given_up_is_finished() {
+        let (owner, _ending, _diary) = owner();
+        let (go, gate) = mpsc::channel::<()>();
+        let held = owner.send(move |thing| {
+            gate.recv_timeout(SOON).unwrap();
+            count(thing)
+        });
+        drop(held);
+        let given_up = owner.send(count);
+        drop(given_up);
+        go.send(()).unwrap();
+        assert_eq!(block_on(owner.ask(count)), Ok(3));
+    }
+
+    // Goal: what broke is opened anew, without a close, and the work is tried once more; no more.
+    #[test]
+    fn what_breaks_is_opened_anew_once() {
+        let (owner, _ending, diary) = owner();
+        let mut left = 1;
+        let mended = block_on(owner.ask(move |thing| {
+            left -= 1;
+            if left == 0 { Err(Oops::Broken) } else { count(thing) }
+        }));
+        assert_eq!(mended, Ok(1));
+        assert_eq!(diary.read(), ["open", "open"]);
+        assert_eq!(block_on(owner.ask(|_| Err::<(), _>(Oops::Broken))), Err(Oops::Broken));
+        assert_eq!(diary.read(), ["open"; 3]);
+    }
+
+    // Goal: an attempt to open that failed is not repeated at once, whoever asks, and is later.
+    #[test]
+    fn what_does_not_open_is_left_alone_for_a_while() {
+        let (owner, _ending, diary) = owner();
+        diary.will_not_open(&[Oops::Broken]);
+        assert_eq!(block_on(owner.ask(count)), Err(Oops::Broken));
+        assert_eq!(block_on(owner.ask(count)), Err(Oops::Broken));
+        assert_eq!(diary.read(), ["open"]);
+        let back = async { while owner.ask(count).await.is_err() {} };
+        block_on(within(SOON, back)).unwrap();
+        assert_eq!(diary.read(), ["open", "open"]);
+    }
+
+    // Goal: what answers may be asked again at once, also where it does not let itself be opened.
+    #[test]
+    fn a_refusal_to_open_costs_no_pause() {
+        let (owner, _ending, diary) = owner();
+        diary.will_not_open(&[Oops::Strange]);
+        assert_eq!(block_on(owner.ask(count)), Err(Oops::Strange));
+        assert_eq!(block_on(owner.ask(count)), Ok(1));
+    }
+
+    // Goal: failures without a break, several in a row, have the thing opened anew; answers in
+    // between, and refusals, do not count.
+    #[test]
+    fn failures_in_a_row_open_it_anew() {
+        let (owner, _ending, diary) = owner();
+        let fail = |fault: Oops| block_on(owner.ask(move |_| Err::<(), _>(fault.clone())));
+        for _ in 0..2 {
+            fail(Oops::Strange).unwrap_err();
+            fail(Oops::Strange).unwrap_err();
+            block_on(owner.ask(count)).unwrap();
+        }
+        for _ in 0..9 {
+            fail(Oops::Refused).unwrap_err();
+        }
+        assert_eq!(diary.read(), ["open"]);
+        for _ in 0..FAILURES_MAX {
+            fail(Oops::Strange).unwrap_err();
+        }
+        assert_eq!(diary.read(), ["open", "close"]);
+        assert_eq!(block_on(owner.ask(count)), Ok(1));
+        assert_eq!(diary.read(), ["open", "close", "open"]);
+    }
+
+    // Goal: a thread that is stuck takes so much work and no more, and ends nobody's wait late.
+    #[test]
+    fn a_stuck_thread_holds_nobody_up() {
+        let (owner, ending, _diary) = owner();
+        let (go, gate) = mpsc::channel::<()>();
+        let stuck = owner.send(move |_| gate.recv_timeout(SOON).map_err(|_| Oops::Strange));
+        let overrun = (0..=QUEUE_LEN_MAX + 1).any(|_| owner.send(count).is_err());
+        assert!(overrun, "the queue has an end");
+        owner.close();
+        assert!(!block_on(ending.wait(Duration::from_millis(5))));
+        go.send(()).unwrap();
+        assert_eq!(stuck.unwrap().recv_blocking(), Ok(Ok(())));
+        assert!(block_on(ending.wait(SOON)));
+    }
+}

@@ -17,6 +17,7 @@ use fleetcert_tpm::name::Name;
 
 use super::EkId;
 use super::thread::Fault;
+use crate::status::hex;
 use crate::transport::{Address, TransportError};
 
 /// Why a TPM does not do what it was asked.
@@ -262,11 +263,13 @@ impl fmt::Display for TpmTrouble {
             Self::Absent { address, reason } => write!(f, "no TPM at {address}: {reason}"),
             Self::Busy { address } => write!(f, "{address} is open in another program"),
             Self::Changed { found, expected } => {
-                write!(f, "the TPM's storage key is {found:?}, it was {expected:?}")
+                write!(f, "the TPM's storage key is {}, it was {}", text(found), text(expected))
             }
             Self::Cleared { found, expected } => write!(
                 f,
-                "the TPM was cleared: its storage key is {found:?}, recorded was {expected:?}"
+                "the TPM was cleared: its storage key is {}, recorded was {}",
+                text(found),
+                text(expected)
             ),
             Self::EndorsementAuthNeeded => {
                 f.write_str("a password is set on the TPM's endorsement hierarchy")
@@ -308,4 +311,97 @@ impl fmt::Display for TpmTrouble {
     }
 }
 
+fn text(name: &Name) -> String {
+    hex(name.as_bytes())
+}
+
 impl std::error::Error for TpmTrouble {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(octet: u8) -> Name {
+        Name::recorded(&[&[0, 0x0b][..], &[octet; 32]].concat()).unwrap()
+    }
+
+    fn all() -> Vec<TpmTrouble> {
+        let address = Address::default;
+        let (found, expected) = (name(0xaa), name(0xbb));
+        vec![
+            TpmTrouble::Absent { address: address(), reason: io::ErrorKind::NotFound },
+            TpmTrouble::Busy { address: address() },
+            TpmTrouble::Changed { found, expected },
+            TpmTrouble::Cleared { found, expected },
+            TpmTrouble::EndorsementAuthNeeded,
+            TpmTrouble::FailureMode,
+            TpmTrouble::ForeignKey,
+            TpmTrouble::LockedOut { recovery_s: 1000 },
+            TpmTrouble::NoEndorsementKey,
+            TpmTrouble::NoPermission { address: address(), group: Some("tss".into()) },
+            TpmTrouble::NoSlots,
+            TpmTrouble::OwnerAuthNeeded { reason: Some("owner-auth was not taken".into()) },
+            TpmTrouble::Refused { command: Code::Sign, code: ResponseCode(0x8ff) },
+            TpmTrouble::Swapped { found: EkId([0xaa; 32]), expected: EkId([0xbb; 32]) },
+            TpmTrouble::Tampered { command: Code::Create },
+            TpmTrouble::Wedged { reason: "no response".into() },
+        ]
+    }
+
+    // Goal: each state has a name of its own, a text and an advice that a person can follow.
+    #[test]
+    fn every_state_has_a_name_a_text_and_an_advice() {
+        let codes: std::collections::BTreeSet<_> = all().iter().map(TpmTrouble::code).collect();
+        assert_eq!(codes.len(), all().len());
+        for trouble in all() {
+            let (code, text, advice) = (trouble.code(), trouble.to_string(), trouble.advice());
+            assert!(code.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{code}");
+            assert!(text.len() > 20 && !text.contains('\n'), "{text}");
+            assert!(advice.len() > 20 && !advice.ends_with('.'), "{advice}");
+            assert!(!advice.contains("  ") && !text.contains("  "), "{text}: {advice}");
+        }
+    }
+
+    // Goal: keys are given up for one state only; what is of no use any more is opened anew.
+    #[test]
+    fn only_a_cleared_tpm_has_lost_its_keys() {
+        let lost: Vec<_> = all().into_iter().filter(TpmTrouble::is_loss).collect();
+        assert_eq!(lost.iter().map(TpmTrouble::code).collect::<Vec<_>>(), ["cleared"]);
+        let broken: Vec<_> = all().into_iter().filter(Fault::is_break).collect();
+        let codes: Vec<_> = broken.iter().map(TpmTrouble::code).collect();
+        assert_eq!(codes, ["absent", "busy", "changed", "no-permission", "wedged"]);
+    }
+
+    // Goal: what was found and what was expected are both told.
+    #[test]
+    fn texts_carry_both_sides() {
+        for trouble in all() {
+            let text = trouble.to_string();
+            if matches!(trouble.code(), "changed" | "cleared" | "swapped") {
+                assert!(text.contains("aaaa") && text.contains("bbbb"), "{text}");
+            }
+        }
+        let text = TpmTrouble::NoPermission { address: Address::default(), group: None };
+        assert_eq!(text.to_string(), "no permission to open /dev/tpmrm0");
+        let text = all()[9].to_string();
+        assert_eq!(text, "no permission to open /dev/tpmrm0, which belongs to group tss");
+    }
+
+    // Goal: what a transport says becomes the state of the same name.
+    #[test]
+    fn failures_of_the_transport_are_states() {
+        let absent = TransportError::Absent {
+            address: Address::default(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        let late = TransportError::Late { limit: std::time::Duration::from_secs(15) };
+        for (error, code) in [
+            (absent, "absent"),
+            (TransportError::Busy { address: Address::default() }, "busy"),
+            (late, "wedged"),
+            (TransportError::Ended, "wedged"),
+        ] {
+            assert_eq!(TpmTrouble::from(error).code(), code);
+        }
+    }
+}

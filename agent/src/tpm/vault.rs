@@ -12,7 +12,7 @@ use fleetcert_tpm::name::Name;
 use fleetcert_tpm::template::Template;
 use fleetcert_tpm::tpm::Sharing;
 use fleetcert_tpm::vault::{
-    CERTIFIED_LEN_MAX, KeyBlob, OWNER_AUTH_LEN_MAX, Options, Vault, VaultError,
+    CERTIFIED_LEN_MAX, EkKey, KeyBlob, OWNER_AUTH_LEN_MAX, Options, Vault, VaultError,
 };
 use zeroize::Zeroizing;
 
@@ -29,7 +29,11 @@ pub(super) struct Opener {
 }
 
 /// An open TPM.
-struct VaultChip(Vault<Port>);
+struct VaultChip {
+    vault: Vault<Port>,
+    /// The endorsement key that was found last: finding it takes many commands.
+    ek: Option<(EkId, EkKey)>,
+}
 
 impl Opener {
     pub(super) const fn new(
@@ -72,6 +76,29 @@ impl Opener {
     }
 }
 
+impl VaultChip {
+    /// How the endorsement key of this name is used.
+    fn ek(&mut self, expected: EkId) -> Result<EkKey, TpmTrouble> {
+        if self.ek.is_none_or(|(found, _)| found != expected) {
+            self.endorsement()?;
+        }
+        match self.ek {
+            Some((found, key)) if found == expected => Ok(key),
+            Some((found, _)) => Err(TpmTrouble::Swapped { found, expected }),
+            None => Err(TpmTrouble::NoEndorsementKey),
+        }
+    }
+
+    /// Endorsement keys are subject to lockout: once one was used, the TPM takes the next power cut
+    /// for a wrong password, unless it was shut down in between. It works on after a shutdown, and
+    /// our other keys are not subject to lockout, so this is the only place that needs one.
+    fn forgive(&mut self) {
+        if let Err(error) = self.vault.tpm().shutdown() {
+            log::debug!("the next power cut may count as a failed authorization: {error}");
+        }
+    }
+}
+
 impl Open for Opener {
     fn open(&self, parent: Option<Name>) -> Result<Box<dyn Chip>, TpmTrouble> {
         let owner_auth = self.owner_auth()?;
@@ -83,13 +110,13 @@ impl Open for Opener {
             .map_err(|error| TpmTrouble::OwnerAuthNeeded { reason: Some(error.to_string()) })?;
         // Nothing is asked of a TPM that is not the one that is expected.
         vault.parent().map_err(|error| self.explain(error.into()))?;
-        Ok(Box::new(VaultChip(vault)))
+        Ok(Box::new(VaultChip { vault, ek: None }))
     }
 }
 
 impl Chip for VaultChip {
     fn facts(&mut self) -> Result<Facts, TpmTrouble> {
-        let properties = self.0.properties()?;
+        let properties = self.vault.properties()?;
         let lockout = properties.lockout;
         Ok(Facts {
             manufacturer: properties.manufacturer().to_owned(),
@@ -102,44 +129,47 @@ impl Chip for VaultChip {
     }
 
     fn parent(&mut self) -> Result<Name, TpmTrouble> {
-        Ok(self.0.parent()?)
+        Ok(self.vault.parent()?)
     }
 
     fn endorsement(&mut self) -> Result<Credentials, TpmTrouble> {
         let mut room = vec![0; EK_CERTIFICATES_LEN_MAX + EK_AREA_LEN_MAX];
-        let found = self.0.endorsement(&mut room)?;
+        let found = self.vault.endorsement(&mut room)?;
         let id = EkId::of_public_area(found.public_area).ok_or(TpmTrouble::NoEndorsementKey)?;
+        self.ek = Some((id, found.key));
         Ok(Credentials {
             id,
             public: found.public_area.to_vec(),
             certificates: found.certificates.to_vec(),
-            key: found.key,
         })
     }
 
     fn make(&mut self, template: Template) -> Result<KeyBlob, TpmTrouble> {
-        Ok(self.0.make(template)?)
+        Ok(self.vault.make(template)?)
     }
 
     fn probe(&mut self, key: &KeyBlob) -> Result<(), TpmTrouble> {
-        Ok(self.0.probe(key)?)
+        Ok(self.vault.probe(key)?)
     }
 
     fn sign(&mut self, key: &KeyBlob, digest: &[u8; 32]) -> Result<[u8; 64], TpmTrouble> {
-        Ok(self.0.sign(key, digest)?)
+        Ok(self.vault.sign(key, digest)?)
     }
 
     fn vouch(&mut self, key: &KeyBlob, by: &Witness) -> Result<Statement, TpmTrouble> {
         let Witness { ek, ak, challenge, spki } = by;
-        let secret = self.0.activate(ek, ak, &challenge.credential, &challenge.encrypted_secret)?;
+        let ek = self.ek(*ek)?;
+        let secret =
+            self.vault.activate(&ek, ak, &challenge.credential, &challenge.encrypted_secret)?;
+        self.forgive();
         let qualifying = qualifying_data(secret.as_bytes(), &challenge.id, &challenge.nonce, spki);
         let mut room = [0; CERTIFIED_LEN_MAX];
-        let statement = self.0.certify(key, ak, &qualifying, &mut room)?;
+        let statement = self.vault.certify(key, ak, &qualifying, &mut room)?;
         Ok(Statement { attest: statement.attest.to_vec(), signature: statement.signature.to_vec() })
     }
 
     fn close(self: Box<Self>) {
-        if let Err(error) = self.0.close() {
+        if let Err(error) = self.vault.close() {
             log::warn!("the TPM was not shut down in order: {error}");
         }
     }

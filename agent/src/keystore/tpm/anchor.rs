@@ -164,3 +164,67 @@ fn take_option(rest: &mut &[u8]) -> Option<Option<[u8; DIGEST_LEN]>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fleetcert_tpm::template::Template;
+
+    use super::*;
+    use crate::tpm::fake::{blob, name};
+
+    fn anchor() -> Anchor {
+        let ak = blob(Template::AttestationKey, 3, 4);
+        Anchor::new(name(5), EkId([6; 32]), ak).with(Slot::B, Some([7; 32]))
+    }
+
+    // Goal: the octets are those that docs/design/tpm-keys.md shows, and are read back.
+    #[test]
+    fn an_anchor_is_these_octets() {
+        let octets = anchor().emit();
+        let ak = anchor().ak;
+        let ak_len = u8::try_from(ak.as_bytes().len()).unwrap();
+        let expected = [
+            &b"FCTA\x01\x00\x22\x00\x0b"[..],
+            &[5; 32],
+            &[6; 32],
+            &[0, ak_len],
+            ak.as_bytes(),
+            &[0; 33],
+            &[1],
+            &[7; 32],
+        ]
+        .concat();
+        assert_eq!(octets[..octets.len() - DIGEST_LEN], expected);
+        assert_eq!(octets[expected.len()..], *Sha256::digest(&expected));
+        assert_eq!(Anchor::parse(&octets), Some(anchor()));
+    }
+
+    // Goal: no flipped bit, no cut and nothing behind it is believed.
+    #[test]
+    fn a_damaged_anchor_is_none() {
+        let octets = anchor().emit();
+        for index in 0..octets.len() {
+            let mut damaged = octets.clone();
+            damaged[index] ^= 1;
+            assert_eq!(Anchor::parse(&damaged), None, "octet {index}");
+            assert_eq!(Anchor::parse(&octets[..index]), None, "{index} octets");
+        }
+        assert_eq!(Anchor::parse(&[&octets[..], &[0]].concat()), None);
+    }
+
+    // Goal: a digest makes no anchor of what is none.
+    #[test]
+    fn what_is_no_anchor_is_none_with_any_digest() {
+        let signed = |body: &[u8]| [body, &Sha256::digest(body)[..]].concat();
+        let octets = anchor().emit();
+        let body = &octets[..octets.len() - DIGEST_LEN];
+        assert_eq!(Anchor::parse(&signed(body)), Some(anchor()));
+        for len in 0..body.len() {
+            assert_eq!(Anchor::parse(&signed(&body[..len])), None, "{len} octets");
+        }
+        assert_eq!(Anchor::parse(&signed(&[body, &[0]].concat())), None);
+        let mut other = body.to_vec();
+        other[4] = 2;
+        assert_eq!(Anchor::parse(&signed(&other)), None, "of another version");
+    }
+}
