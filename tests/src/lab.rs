@@ -15,6 +15,7 @@
 
 pub mod broker;
 pub mod by_hand;
+pub mod claimant;
 pub mod device;
 pub mod fake;
 pub mod forge;

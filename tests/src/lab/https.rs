@@ -65,7 +65,7 @@ impl Https {
         self.send("GET", path, None)
     }
 
-    /// POST of a certification request.
+    /// POST of a certification request, or of what a `Content-Type` field says.
     #[track_caller]
     pub fn post(&self, path: &str, body: &[u8]) -> Reply {
         self.send("POST", path, Some(body))
@@ -84,7 +84,9 @@ impl Https {
         }
         if body.is_some() {
             command.args(["--data-binary", "@-", "--header", "Expect:"]);
-            command.args(["--header", "Content-Type: application/pkcs10"]);
+            if !self.arguments.iter().any(|argument| argument.starts_with("Content-Type:")) {
+                command.args(["--header", "Content-Type: application/pkcs10"]);
+            }
         }
         command.args(&self.arguments).arg(format!("{}{path}", self.url));
         let outcome = run::run(command, body.unwrap_or_default());
