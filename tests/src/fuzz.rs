@@ -28,6 +28,10 @@ use fleetcert_tpm::attest::Attest;
 use fleetcert_tpm::name::Name;
 use fleetcert_tpm::public::PublicArea;
 use fleetcert_tpm::signature::Signature;
+use fleetcert_tpm::template::Template;
+use fleetcert_tpm::tpm::Sharing;
+use fleetcert_tpm::transact::Transact;
+use fleetcert_tpm::vault::{CERTIFIED_LEN_MAX, KeyBlob, Options, Vault};
 
 /// A parser under test.
 #[derive(Clone, Copy, Debug)]
@@ -49,11 +53,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ek_certificate", run: ek_certificate },
     Target { name: "est_body", run: est_body },
     Target { name: "http_response", run: http_response },
+    Target { name: "key_blob", run: key_blob },
     Target { name: "public_area", run: public_area },
     Target { name: "record", run: record },
     Target { name: "signature", run: signature },
     Target { name: "statement", run: statement },
     Target { name: "topic", run: topic },
+    Target { name: "tpm_responses", run: tpm_responses },
     Target { name: "wire", run: wire },
 ];
 
@@ -181,6 +187,14 @@ fn receive(reader: &mut ResponseReader<'_>, mut octets: &[u8], piece: usize) -> 
     }
 }
 
+/// A wrapped key, as a disk gives it back.
+fn key_blob(input: &[u8]) {
+    let Ok(blob) = KeyBlob::parse(input) else { return };
+    assert_eq!(blob.as_bytes(), input);
+    assert_eq!(Name::of_public_area(blob.public_area()), Ok(blob.name()));
+    assert_eq!(blob.point()[0], 4);
+}
+
 /// The public area of a key (`TPMT_PUBLIC`), as itself and in either role of an attestation.
 fn public_area(input: &[u8]) {
     if let Ok(area) = PublicArea::parse(input) {
@@ -219,6 +233,76 @@ fn topic(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(topic) = Topic::parse(text) {
         assert_eq!(topic.emit(), text);
+    }
+}
+
+/// What a TPM, or whoever sits on its bus, answers to a device that starts and enrolls: each
+/// answer behind its length, two octets, big-endian. When there are no more the bus is dead.
+fn tpm_responses(input: &[u8]) {
+    assert!(tpm_replay(input) <= input.len());
+}
+
+/// Plays answers back; returns how many octets of them nobody asked for.
+#[must_use]
+pub fn tpm_replay(answers: &[u8]) -> usize {
+    let mut left = answers;
+    tpm_session(Answers(&mut left));
+    left.len()
+}
+
+/// Everything that a device asks of its TPM, once, whatever becomes of it. Random numbers are
+/// always the same, so that a session that was recorded can be played back to its end.
+pub fn tpm_session<T: Transact>(transport: T) {
+    let options = Options { parent: None, sharing: Sharing::Exclusive };
+    let Ok(mut vault) = Vault::<T, 3>::open(transport, options) else { return };
+    let _properties = vault.properties();
+    let _random = vault.random();
+    let mut certificates = [0; 4096];
+    let ek = vault.endorsement(&mut certificates).map(|endorsement| endorsement.key);
+    let (ak, key) = (vault.make(Template::AttestationKey), vault.make(Template::DeviceKey));
+    if let (Ok(ak), Ok(key)) = (&ak, &key) {
+        let _signature = vault.sign(key, &[0x5a; 32]);
+        let _statement = vault.certify(key, ak, &[0x5b; 32], &mut [0; CERTIFIED_LEN_MAX]);
+        if let Ok(ek) = ek {
+            let _refused = vault.activate(&ek, ak, &[0x5c; 68], &[0x5d; 256]);
+        }
+    }
+    let _closed = vault.close().map(drop);
+}
+
+/// A TPM that says what it was told to.
+struct Answers<'i, 'b>(&'i mut &'b [u8]);
+
+/// The bus is dead.
+#[derive(Debug)]
+struct Silence;
+
+impl Transact for Answers<'_, '_> {
+    type Error = Silence;
+
+    fn transact(&mut self, _: &[u8], response: &mut [u8]) -> Result<usize, Silence> {
+        let (len, rest) = self.0.split_first_chunk().ok_or(Silence)?;
+        let len = usize::from(u16::from_be_bytes(*len));
+        let (answer, rest) = rest.split_at_checked(len).ok_or(Silence)?;
+        *self.0 = rest;
+        // A transport may say that more came than there was room for.
+        let taken = len.min(response.len());
+        response[..taken].copy_from_slice(&answer[..taken]);
+        Ok(len)
+    }
+
+    fn pause_ms(&mut self, _: u32) {}
+
+    fn entropy(&mut self, out: &mut [u8]) -> Result<(), Silence> {
+        repeated(out);
+        Ok(())
+    }
+}
+
+/// The random numbers of a session that is to be played back.
+pub fn repeated(out: &mut [u8]) {
+    for (octet, index) in out.iter_mut().zip(1..=u8::MAX) {
+        *octet = index;
     }
 }
 

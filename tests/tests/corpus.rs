@@ -8,7 +8,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fleetcert_tests::fuzz::{TARGETS, run};
+use fleetcert_rig::swtpm::Swtpm;
+use fleetcert_rig::tpm_maker::TpmMaker;
+use fleetcert_tests::fuzz::{TARGETS, repeated, run, tpm_replay, tpm_session};
+use fleetcert_tests::lab::tpm::powered;
+use fleetcert_tests::tpm_socket::TpmSocket;
+use fleetcert_tpm::transact::Transact;
+
+/// When set, the seed of `tpm_responses` is recorded anew.
+const UPDATE: &str = "FLEETCERT_UPDATE_SNAPSHOTS";
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
@@ -67,4 +75,52 @@ fn targets_corpora_and_fuzz_programs_are_the_same_names() {
     for name in targets {
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not in the manifest");
     }
+}
+
+/// A TPM's answers, kept, to random numbers that repeat.
+struct Recorder<'a> {
+    tpm: TpmSocket,
+    answers: &'a mut Vec<u8>,
+}
+
+impl Transact for Recorder<'_> {
+    type Error = std::io::Error;
+
+    fn transact(&mut self, command: &[u8], response: &mut [u8]) -> std::io::Result<usize> {
+        let len = self.tpm.transact(command, response)?;
+        self.answers.extend_from_slice(&u16::try_from(len).unwrap().to_be_bytes());
+        self.answers.extend_from_slice(&response[..len]);
+        Ok(len)
+    }
+
+    fn pause_ms(&mut self, ms: u32) {
+        self.tpm.pause_ms(ms);
+    }
+
+    fn entropy(&mut self, out: &mut [u8]) -> std::io::Result<()> {
+        repeated(out);
+        Ok(())
+    }
+}
+
+/// What a device's TPM answered when it was recorded: a session that goes well to its end.
+#[test]
+fn the_seed_of_tpm_responses_is_a_whole_session() {
+    let path = fuzz().join("corpus/tpm_responses/session");
+    if std::env::var_os(UPDATE).is_some() {
+        let place = tempfile::tempdir().unwrap();
+        let maker = TpmMaker::found(&place.path().join("maker"), "acme").unwrap();
+        let tpm = powered(Swtpm::manufacture(&place.path().join("tpm"), &maker).unwrap());
+        let mut answers = Vec::new();
+        let socket = TpmSocket::new(&tpm.data_socket());
+        tpm_session(Recorder { tpm: socket, answers: &mut answers });
+        fs::write(&path, answers).unwrap();
+    }
+    let (mut answers, mut count) = (&*fs::read(&path).unwrap(), 0);
+    while let Some((len, rest)) = answers.split_first_chunk() {
+        answers = &rest[usize::from(u16::from_be_bytes(*len))..];
+        count += 1;
+    }
+    assert!(count > 40, "only {count} answers");
+    assert_eq!(tpm_replay(&fs::read(&path).unwrap()), 0, "octets that no command asked for");
 }
