@@ -77,7 +77,7 @@ const VIRTUAL_MANUFACTURERS: [Manufacturer; 8] = [
     // swtpm_setup(8): what it has certified, `--tpm-manufacturer id:00001014`, from libtpms'
     // TPMLIB_GetInfo.
     Manufacturer([0x00, 0x00, 0x10, 0x14]),
-    // Amazon EC2 NitroTPM.
+    // Amazon EC2: TPM_PT_MANUFACTURER, with vendor string `NitroTPMv1.0`.
     Manufacturer(*b"AMZN"),
     // Google Compute Engine, Shielded VM: EK certificates `id:474F4F47`, model `vTPM`.
     Manufacturer(*b"GOOG"),
@@ -86,16 +86,17 @@ const VIRTUAL_MANUFACTURERS: [Manufacturer; 8] = [
     // Hyper-V and Azure. Reference code says the same, whatever it was built into: a firmware TPM
     // of that name cannot be told from a simulator.
     Manufacturer(*b"MSFT"),
+    // Nobody else would be called so; QEMU itself passes on the TPM of its host or of swtpm.
     Manufacturer(*b"QEMU"),
     // vSphere: EK certificates `id:564D5700`, model `VMware TPM2`.
     Manufacturer(*b"VMW\0"),
-    // The name that TCG's reference code carries where nobody entered one.
+    // What the sample platform of the TCG's reference code says where nobody changed it.
     Manufacturer(*b"XYZ "),
 ];
 
 /// Words that make a model a virtual one, whoever made it; small letters.
-const VIRTUAL_WORDS: [&str; 7] =
-    ["emulat", "libtpms", "qemu", "simulator", "swtpm", "virtual", "vtpm"];
+const VIRTUAL_WORDS: [&str; 8] =
+    ["emulat", "libtpms", "nitro", "qemu", "simulator", "swtpm", "virtual", "vtpm"];
 
 impl Manufacturer {
     /// Reads `id:` and eight hexadecimal digits.
@@ -276,7 +277,7 @@ mod tests {
         for name in ["swtpm", "vTPM", "VMware Virtual TPM", "QEMU TPM", "libtpms"] {
             assert!(model(b"IFX\0", name).is_virtual(), "{name}");
         }
-        for name in ["TPM Emulator", "SIMULATOR"] {
+        for name in ["TPM Emulator", "SIMULATOR", "NitroTPM"] {
             assert!(model(b"IFX\0", name).is_virtual(), "{name}");
         }
     }
