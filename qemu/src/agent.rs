@@ -20,10 +20,12 @@ pub struct Settings {
     pub provisioner_url: String,
     /// The root of the server tree, PEM.
     pub server_root: PathBuf,
-    /// The one-time token of the first contact.
-    pub token_file: PathBuf,
+    /// The one-time token of the first contact, where one is asked for.
+    pub token_file: Option<PathBuf>,
     /// The broker's port on `localhost`.
     pub broker_port: u16,
+    /// The address of the TPM that the key lives in; without one it lives in a file.
+    pub tpm: Option<String>,
 }
 
 /// A device, its agent running or not.
@@ -47,6 +49,8 @@ pub struct Status {
     pub last_failure: Option<Failure>,
     /// Where its key lives.
     pub key_backend: String,
+    /// Whether the provisioner has seen proof of that.
+    pub attested: bool,
 }
 
 /// A failure, as an agent tells it.
@@ -84,15 +88,19 @@ impl Agent {
 
     /// Debug's quoting of a Rust string is a TOML basic string for everything that occurs here.
     fn configuration(&self, settings: &Settings) -> String {
-        let Settings { device_id, provisioner_url, server_root, token_file, broker_port } =
+        let Settings { device_id, provisioner_url, server_root, token_file, broker_port, tpm } =
             settings;
         let state_dir = &self.state_dir;
+        let token = token_file.as_ref().map(|file| format!("token_file = {file:?}\n"));
+        let key = match tpm {
+            Some(address) => format!("backend = \"tpm\"\ntpm = {address:?}\n"),
+            None => "backend = \"software\"\n".to_owned(),
+        };
         format!(
             "device_id = {device_id:?}\nstate_dir = {state_dir:?}\n\n\
-             [provisioner]\nurl = {provisioner_url:?}\nserver_root = {server_root:?}\n\
-             token_file = {token_file:?}\n\n\
-             [mqtt]\nurl = \"mqtts://localhost:{broker_port}\"\n\n\
-             [key]\nbackend = \"software\"\n"
+             [provisioner]\nurl = {provisioner_url:?}\nserver_root = {server_root:?}\n{}\n\
+             [mqtt]\nurl = \"mqtts://localhost:{broker_port}\"\n\n[key]\n{key}",
+            token.unwrap_or_default()
         )
     }
 
@@ -194,6 +202,7 @@ impl Status {
                     .zip(text("/status/last_failure/cause"))
                     .map(|(operation, cause)| Failure { operation, cause }),
                 key_backend,
+                attested: answer.pointer("/status/key/attested") == Some(&Value::Bool(true)),
             })),
             _ if answer["ok"] == false && answer["retry"] == true => Ok(None),
             _ => Err(RigError::Answer {
@@ -213,7 +222,7 @@ mod tests {
     #[test]
     fn a_status_is_read_from_its_schema() {
         let answer = json!({"ok": true, "status": {
-            "schema": 1, "phase": "renewing", "key": {"backend": "software"},
+            "schema": 1, "phase": "renewing", "key": {"backend": "tpm", "attested": true},
             "identity": {"serial": "0a1b"}, "last_failure": {"operation": "enroll", "cause": "no connection"},
         }});
         let status = Status::read(&answer).unwrap().unwrap();
@@ -221,7 +230,7 @@ mod tests {
         assert_eq!(status.serial.as_deref(), Some("0a1b"));
         let failure = Failure { operation: "enroll".into(), cause: "no connection".into() };
         assert_eq!(status.last_failure, Some(failure));
-        assert_eq!(status.key_backend, "software");
+        assert_eq!((&*status.key_backend, status.attested), ("tpm", true));
     }
 
     /// Goal: an agent that has just started is asked again; nonsense is reported.

@@ -4,7 +4,10 @@
 //! Whatever is not as claimed ends the run with an error; a [`Report`] therefore is a list of
 //! claims that held. The middle of a renewal is not guessed: the provisioner is stopped before it
 //! is asked, so that the agent has made its new key, has written down what it is about to do,
-//! waits for an answer that does not come, and is killed then.
+//! waits for an answer that does not come, and is killed then, together with its TPM: a power cut.
+//!
+//! Where software TPMs can be made, the device key lives in one, and the provisioner admits the
+//! device for the proof of that; elsewhere it lives in a file, and a one-time token does.
 
 use crate::error::RigError;
 use crate::report::Report;
@@ -44,10 +47,11 @@ pub fn run(stop: &Stop, timeline: &Timeline, keep: bool) -> Result<Report, RigEr
 }
 
 fn enroll(stage: &mut Stage<'_>, timeline: &Timeline) -> Result<(), RigError> {
-    timeline.chapter("a new device enrolls with its one-time token");
+    timeline.chapter("a new device enrolls");
     stage.agent.start()?;
     let serial = stage.await_identity()?;
     timeline.note("agent", &format!("enrolled; identity in use: {serial}"));
+    timeline.note("agent", &format!("its key lives {}", stage.key_place()?));
     stage.start_traffic();
     stage.await_messages(FLOWING_MESSAGES)?;
     timeline.note("backend", "hears the device; numbered messages flow");
@@ -79,15 +83,15 @@ fn outlive_an_outage(stage: &mut Stage<'_>, timeline: &Timeline) -> Result<(), R
 }
 
 fn outlive_a_kill(stage: &mut Stage<'_>, timeline: &Timeline) -> Result<(), RigError> {
-    timeline.chapter("the agent dies in the middle of a renewal");
+    timeline.chapter("the power fails in the middle of a renewal");
     stage.await_messages(FLOWING_MESSAGES)?;
     stage.provisioner.freeze();
     timeline.note("rig", "provisioner frozen: the next renewal gets no answer");
     stage.agent.renew()?;
     let phase = stage.await_open_renewal()?;
-    stage.kill_agent();
-    timeline.note("rig", &format!("kill -9 agent, which was {phase}"));
-    stage.agent.start()?;
+    let done = stage.cut_power();
+    timeline.note("rig", &format!("{done}; the agent was {phase}"));
+    stage.restore_power()?;
     stage.await_old_identity()?;
     stage.agent_is_back()?;
     timeline.note("agent", "started again; messages flow under the identity it had");

@@ -8,6 +8,7 @@ use crate::error::RigError;
 use crate::ports;
 use crate::process::{self, Process};
 use crate::programs::Programs;
+use crate::tpm_maker::TpmMaker;
 use crate::wait::Stop;
 use crate::workplace::Workplace;
 
@@ -61,6 +62,29 @@ impl Provisioner {
         Ok(this)
     }
 
+    /// Asks a first contact for proof that its key lives in a TPM of `maker`'s, a software TPM
+    /// included; from the next start on.
+    ///
+    /// # Errors
+    ///
+    /// What the program reports, [`RigError::Answer`] when its configuration has no such policy.
+    pub fn ask_for_evidence(&self, maker: &TpmMaker) -> Result<(), RigError> {
+        let path = self.folder.join("provisioner.toml");
+        let text = fs::read_to_string(&path).map_err(RigError::io(&path))?;
+        let changed = text.replace(
+            "\nadmission = \"token\"\n",
+            "\nadmission = \"ek-chain\"\nallow_virtual_tpm = true\n",
+        );
+        if changed == text {
+            let expected = "a group with admission = \"token\"";
+            return Err(RigError::Answer { from: "init", found: text, expected });
+        }
+        fs::write(&path, changed).map_err(RigError::io(&path))?;
+        self.run("attest ek-roots add", |command| {
+            command.args(["attest", "ek-roots", "add"]).arg(maker.certificates())
+        })
+    }
+
     /// Starts it and waits until it says that it serves.
     ///
     /// # Errors
@@ -112,13 +136,22 @@ impl Provisioner {
         self.process.as_mut().map_or(Ok(()), Process::check)
     }
 
+    /// Registers a device.
+    ///
+    /// # Errors
+    ///
+    /// What the program reports.
+    pub fn expect(&self, device_id: &str) -> Result<(), RigError> {
+        self.run("device add", |command| command.args(["device", "add", device_id]))
+    }
+
     /// Registers a device and writes its one-time token to `token`.
     ///
     /// # Errors
     ///
     /// What the program reports.
     pub fn admit(&self, device_id: &str, token: &Path) -> Result<(), RigError> {
-        self.run("device add", |command| command.args(["device", "add", device_id]))?;
+        self.expect(device_id)?;
         self.run("token issue", |command| {
             command.args(["token", "issue", device_id, "--out"]).arg(token)
         })

@@ -14,6 +14,8 @@ pub const SCHEMA: u32 = 1;
 pub struct Report {
     /// Where the device key lives: `software` or `tpm`.
     pub key_backend: String,
+    /// Whether the provisioner has seen proof of that.
+    pub attested: bool,
     /// Identity switches seen.
     pub renewals: u32,
     /// What was sent.
@@ -34,6 +36,7 @@ impl Report {
             ("schema", json!(SCHEMA)),
             ("enrolled", json!(true)),
             ("key_backend", json!(self.key_backend)),
+            ("attested", json!(self.attested)),
             ("renewals", json!(self.renewals)),
             ("published", json!(self.sent.acknowledged)),
             ("received", json!(self.received)),
@@ -52,6 +55,7 @@ impl Report {
     pub fn table(&self) -> String {
         let rows = [
             ("device key", self.key_backend.clone()),
+            ("attested", if self.attested { "yes" } else { "no" }.to_owned()),
             ("identity switches", self.renewals.to_string()),
             ("messages published", self.sent.acknowledged.to_string()),
             ("messages received", self.received.to_string()),
@@ -84,7 +88,8 @@ mod tests {
             wait_without_agent_ms_max: 812,
         };
         Report {
-            key_backend: "software".to_owned(),
+            key_backend: "tpm".to_owned(),
+            attested: true,
             renewals: 5,
             sent,
             received: 900,
@@ -98,8 +103,8 @@ mod tests {
     fn the_json_line_keeps_its_schema() {
         assert_eq!(
             report().json(),
-            "{\"schema\":1,\"enrolled\":true,\"key_backend\":\"software\",\"renewals\":5,\
-             \"published\":900,\"received\":900,\"lost\":0,\"identity_gap_ms_max\":31,\
+            "{\"schema\":1,\"enrolled\":true,\"key_backend\":\"tpm\",\"attested\":true,\
+             \"renewals\":5,\"published\":900,\"received\":900,\"lost\":0,\"identity_gap_ms_max\":31,\
              \"outage_survived\":true,\"kill_survived\":true}"
         );
     }
@@ -108,7 +113,7 @@ mod tests {
     #[test]
     fn the_table_shows_the_numbers() {
         let table = report().table();
-        for number in ["software", "900", "31 ms", "812 ms"] {
+        for number in ["tpm", "yes", "900", "31 ms", "812 ms"] {
             assert!(table.contains(number), "{number} in\n{table}");
         }
     }

@@ -3,6 +3,7 @@
 //! While anything is waited for, everyone who should be alive is looked at: a broker that died is
 //! reported as that, with its last words, and not as a renewal that never came.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::agent::{Agent, Settings, Status};
@@ -13,7 +14,9 @@ use crate::programs::Programs;
 use crate::provisioner::{Provisioner, Terms};
 use crate::report::Report;
 use crate::subscriber::{Access, Subscriber};
+use crate::swtpm::{self, Swtpm};
 use crate::timeline::Timeline;
+use crate::tpm_maker::TpmMaker;
 use crate::traffic::Traffic;
 use crate::wait::Stop;
 use crate::workplace::Workplace;
@@ -23,6 +26,9 @@ const DEVICE_ID: &str = "demo-device";
 
 /// Its fleet.
 const TRUST_DOMAIN: &str = "demo.example";
+
+/// Who made its TPM.
+const TPM_MAKER: &str = "Demo";
 
 /// The backend that hears it; the broker's configuration admits it by this name.
 const BACKEND: &str = "fleet";
@@ -48,6 +54,7 @@ pub struct Stage<'a> {
     pub provisioner: Provisioner,
     stop: &'a Stop,
     timeline: &'a Timeline,
+    tpm: Option<Swtpm>,
     broker: Broker,
     subscriber: Option<Subscriber>,
     access: Access,
@@ -71,6 +78,7 @@ impl<'a> Stage<'a> {
         let programs = Programs::beside_ourselves()?;
         let terms = Terms { trust_domain: TRUST_DOMAIN, device_lifetime_s: CERTIFICATE_LIFETIME_S };
         let mut provisioner = Provisioner::install(&programs, place, terms)?;
+        let tpm = give_tpm(place, &provisioner, stop, timeline)?;
         provisioner.start(stop)?;
         timeline.note("provisioner", &format!("serves at {}", provisioner.url()));
 
@@ -83,15 +91,14 @@ impl<'a> Stage<'a> {
         let access = Access { port, server_root: provisioner.server_root(), certificate, key };
         let subscriber = Some(Subscriber::start(&access, place.join("mosquitto_sub.log"))?);
 
-        let token_file = place.join("token");
-        provisioner.admit(DEVICE_ID, &token_file)?;
-        timeline.note("provisioner", &format!("expects {DEVICE_ID} with a one-time token"));
+        let token_file = expect_device(place, &provisioner, tpm.is_some(), timeline)?;
         let settings = Settings {
             device_id: DEVICE_ID.to_owned(),
             provisioner_url: provisioner.url(),
             server_root: provisioner.server_root(),
             token_file,
             broker_port: broker.port(),
+            tpm: tpm.as_ref().map(Swtpm::address),
         };
         let agent = Agent::install(&programs, &place.join("device"), &settings)?;
         Ok(Self {
@@ -99,6 +106,7 @@ impl<'a> Stage<'a> {
             provisioner,
             stop,
             timeline,
+            tpm,
             broker,
             subscriber,
             access,
@@ -117,6 +125,23 @@ impl<'a> Stage<'a> {
         self.await_status("the first identity in use", IDENTITY_WAIT_MS_MAX, |status, _| {
             status.serial.clone()
         })
+    }
+
+    /// Where the device key of the last status lives, in words.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Claim`] when the device has a TPM and its key is not proven to live there.
+    pub fn key_place(&self) -> Result<&'static str, RigError> {
+        let key = self.seen.as_ref().map(|seen| (&*seen.key_backend, seen.attested));
+        match (&self.tpm, key) {
+            (Some(_), Some(("tpm", true))) => Ok("in the TPM, which the provisioner has proof of"),
+            (None, Some(("software", false))) => Ok("in a file"),
+            _ => Err(RigError::Claim {
+                claim: "the key lives where it should, attested if that is a TPM",
+                found: format!("TPM: {}, backend and attested: {key:?}", self.tpm.is_some()),
+            }),
+        }
     }
 
     /// Waits until another identity is in use than the last one seen. Returns its serial number.
@@ -201,11 +226,28 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Kills the agent. What messages wait for from here on counts apart until
-    /// [`Stage::agent_is_back`].
-    pub fn kill_agent(&mut self) {
+    /// Takes the device's power away: its agent and its TPM are gone. What messages wait for from
+    /// here on counts apart until [`Stage::agent_is_back`]. Returns what was done, in words.
+    pub fn cut_power(&mut self) -> &'static str {
         self.traffic.iter().for_each(Traffic::agent_changes);
         self.agent.kill();
+        match &mut self.tpm {
+            Some(tpm) => {
+                tpm.kill();
+                "kill -9 agent and TPM"
+            }
+            None => "kill -9 agent",
+        }
+    }
+
+    /// Gives the device its power back.
+    ///
+    /// # Errors
+    ///
+    /// Whatever does not start.
+    pub fn restore_power(&mut self) -> Result<(), RigError> {
+        self.tpm.as_mut().map_or(Ok(()), |tpm| tpm.start(self.stop))?;
+        self.agent.start()
     }
 
     /// The agent runs again, and messages flow.
@@ -237,8 +279,9 @@ impl<'a> Stage<'a> {
                 found: format!("{received} of {}", sent.acknowledged),
             }),
             Err(error) => Err(error),
-            Ok(()) => Ok(Report {
+            Ok(()) => self.key_place().map(|_| Report {
                 key_backend: self.seen.as_ref().map_or("", |seen| &seen.key_backend).to_owned(),
+                attested: self.seen.as_ref().is_some_and(|seen| seen.attested),
                 renewals: self.switches,
                 sent,
                 received,
@@ -299,9 +342,50 @@ impl<'a> Stage<'a> {
             self.broker.check()?;
             self.subscriber.as_mut().map_or(Ok(()), Subscriber::check)?;
             self.provisioner.check()?;
+            self.tpm.as_mut().map_or(Ok(()), Swtpm::check)?;
             probe(self)
         })
     }
+}
+
+/// A TPM for the device, and a provisioner that asks for proof that the key lives in it; `None`
+/// where there is none to be had.
+fn give_tpm(
+    place: &Workplace,
+    provisioner: &Provisioner,
+    stop: &Stop,
+    timeline: &Timeline,
+) -> Result<Option<Swtpm>, RigError> {
+    if !swtpm::is_installed() {
+        let why = "there is no swtpm (qemu/setup installs it): the device key lives in a file";
+        timeline.note("rig", why);
+        return Ok(None);
+    }
+    let maker = TpmMaker::found(&place.join("tpm-maker"), TPM_MAKER)?;
+    let mut tpm = Swtpm::manufacture(&place.join("tpm"), &maker)?;
+    tpm.start(stop)?;
+    timeline.note("swtpm", "manufactured; its maker has certified its endorsement keys");
+    provisioner.ask_for_evidence(&maker)?;
+    Ok(Some(tpm))
+}
+
+/// Enters the device. Returns the file of its token, if it is to show one.
+fn expect_device(
+    place: &Workplace,
+    provisioner: &Provisioner,
+    has_tpm: bool,
+    timeline: &Timeline,
+) -> Result<Option<PathBuf>, RigError> {
+    let with = |what| timeline.note("provisioner", &format!("expects {DEVICE_ID} with {what}"));
+    if has_tpm {
+        provisioner.expect(DEVICE_ID)?;
+        with("a key that is proven to live in a TPM");
+        return Ok(None);
+    }
+    let token_file = place.join("token");
+    provisioner.admit(DEVICE_ID, &token_file)?;
+    with("a one-time token");
+    Ok(Some(token_file))
 }
 
 fn serial_of(status: Option<&Status>) -> Option<&String> {

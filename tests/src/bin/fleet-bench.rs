@@ -60,8 +60,9 @@ fn run(arguments: &Arguments) -> Result<String, LoadError> {
         device_id: "bench-1".to_owned(),
         provisioner_url: provisioner.url(),
         server_root: provisioner.server_root(),
-        token_file,
+        token_file: Some(token_file),
         broker_port: port,
+        tpm: None,
     };
     let mut agent = Agent::install(&programs, &place.join("device"), &settings)?;
     agent.start()?;
