@@ -421,7 +421,7 @@ mod tests {
         server_ca = { certificate = "server-ca.pem", key = "private/server-ca.key" }
         device = { lifetime_s = 20 }
         [groups.default]
-        policy = "approval"
+        admission = "approval"
         [labels.line-1]
         group = "default"
     "#;
@@ -451,7 +451,7 @@ mod tests {
         for (known, unknown) in [
             ("trust_domain =", "trust_domian ="),
             ("lifetime_s =", "lifetime ="),
-            ("policy =", "polcy ="),
+            ("admission =", "admision ="),
             ("group =", "groop ="),
             ("key = \"private/server.key\"", "kay = \"private/server.key\""),
         ] {
@@ -477,6 +477,31 @@ mod tests {
             let error = read(&WHOLE.replacen(good, bad, 1)).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    // Goal: each way in is spelled as the runbook says, under the key's earlier name too.
+    #[test]
+    fn every_admission_is_read_by_its_name() {
+        for (text, expected) in [
+            ("approval", Admission::Approval),
+            ("deny", Admission::Deny),
+            ("ek-allowlist", Admission::EkAllowlist),
+            ("ek-chain", Admission::EkChain),
+            ("token", Admission::Token),
+            ("token+ek", Admission::TokenEk),
+        ] {
+            let line = format!("admission = \"{text}\"");
+            for line in [line.clone(), line.replace("admission", "policy")] {
+                let config = read(&WHOLE.replace("admission = \"approval\"", &line)).unwrap();
+                let group = &config.groups[DEFAULT_GROUP];
+                assert_eq!((group.admission, group.allow_virtual_tpm), (expected, false), "{line}");
+            }
+        }
+        let both = "admission = \"token\"\npolicy = \"token\"";
+        assert!(read(&WHOLE.replace("admission = \"approval\"", both)).is_err());
+        let software = "admission = \"ek-chain\"\nallow_virtual_tpm = true";
+        let config = read(&WHOLE.replace("admission = \"approval\"", software)).unwrap();
+        assert!(config.groups[DEFAULT_GROUP].allow_virtual_tpm);
     }
 
     // Goal: certificates of seconds are useful at once, those of months forgive slow clocks.

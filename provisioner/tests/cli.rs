@@ -158,6 +158,102 @@ fn a_token_is_written_once_and_privately() {
     assert!(!ok(folder.path(), "audit list --json").contains(token.trim()));
 }
 
+/// SHA-256 of endorsement keys, for lists.
+fn ek(octet: &str) -> String {
+    octet.repeat(32)
+}
+
+// Goal: an operator's list of TPMs is taken whole or not at all, once, and its faults have lines.
+#[test]
+fn a_list_of_tpms_is_imported_whole_or_not_at_all() {
+    let folder = installed();
+    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    write("list.csv", format!("device_id,ek_sha256\n\ngw-1,{}\ngw-2,{}\n", ek("aa"), ek("bb")));
+    let told = ok(folder.path(), "device import list.csv --group default");
+    assert!(told.starts_with("2 devices added"), "{told}");
+    let told = ok(folder.path(), "device import list.csv");
+    assert!(told.ends_with("2 unchanged\n"), "{told}");
+    let entry = |id: &str, octet: &str| {
+        format!("{{\"device_id\": \"{id}\", \"ek_sha256\": \"{}\"}}\n", ek(octet))
+    };
+    write("other.json", entry("gw-3", "cc") + "\n" + &entry("gw-4", "aa"));
+    write("broken.csv", format!("gw-5,{}\ngw-6,zz\n", ek("ee")));
+    for (name, expected) in [
+        ("other.json", "line 3: the endorsement key of gw-4 is listed for gw-1"),
+        ("broken.csv", "line 2:"),
+        ("missing.csv", "No such file"),
+    ] {
+        let output = run(folder.path(), &format!("device import {name}"));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+    let list = json(folder.path(), "device list --json");
+    assert_eq!(list["devices"].as_array().unwrap().len(), 2, "{list}");
+    assert_eq!(list["devices"][0]["attested"], false);
+    let shown = json(folder.path(), "device show gw-1 --json");
+    assert_eq!(shown["tpm"]["listed"]["ekSha256"], ek("aa").as_str());
+    assert_eq!((&shown["attested"], &shown["tpm"]["bound"]), (&false.into(), &Value::Null));
+    let audit = ok(folder.path(), "audit list --json");
+    assert!(audit.contains("\"imported\"") && audit.contains("\"ek-listed\""), "{audit}");
+}
+
+// Goal: replaced hardware changes whom the list admits; another device's TPM is not given away.
+#[test]
+fn the_tpm_of_a_device_is_replaced() {
+    let folder = installed();
+    let list = format!("gw-1,{}\ngw-2,{}\n", ek("aa"), ek("bb"));
+    fs::write(folder.path().join("list.csv"), list).unwrap();
+    ok(folder.path(), "device import list.csv");
+    let told = ok(folder.path(), &format!("device replace gw-1 --ek {}", ek("cc")));
+    assert!(told.contains("enroll anew") && told.contains("crl write"), "{told}");
+    let shown = json(folder.path(), "device show gw-1 --json");
+    assert_eq!(shown["tpm"]["listed"]["ekSha256"], ek("cc").as_str());
+    let taken = run(folder.path(), &format!("device replace gw-1 --ek {}", ek("bb")));
+    assert_eq!(taken.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&taken.stderr).contains("device replace gw-2"));
+    assert_eq!(run(folder.path(), "device replace gw-1 --ek abc").status.code(), Some(2));
+    assert_eq!(run(folder.path(), "device reject gw-1").status.code(), Some(1));
+    let audit = ok(folder.path(), "audit list --device gw-1");
+    assert!(audit.contains("device-replaced"), "{audit}");
+}
+
+// Goal: roots are added from files and folders, listed, and removed by their fingerprint.
+#[test]
+fn roots_of_endorsement_are_added_listed_and_removed() {
+    let folder = installed();
+    let root = root_certificate();
+    fs::create_dir(folder.path().join("roots")).unwrap();
+    fs::write(folder.path().join("roots/one.pem"), &root).unwrap();
+    fs::write(folder.path().join("roots/README"), "not a certificate").unwrap();
+    assert!(ok(folder.path(), "attest ek-roots add roots").starts_with("1 added, 0 trusted"));
+    let again = ok(folder.path(), "attest ek-roots add roots/one.pem roots");
+    assert!(again.starts_with("0 added, 1 trusted"), "{again}");
+    let list = json(folder.path(), "attest ek-roots list --json");
+    assert_eq!(list["ekRoots"].as_array().unwrap().len(), 1);
+    assert_eq!(list["ekRoots"][0]["subject"], "CN=Maker of TPMs");
+    let fingerprint = list["ekRoots"][0]["fingerprint"].as_str().unwrap();
+    assert!(ok(folder.path(), "attest ek-roots list").contains(fingerprint));
+    let bad = run(folder.path(), "attest ek-roots add roots/README");
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("no root was added"));
+    ok(folder.path(), &format!("attest ek-roots remove {fingerprint}"));
+    let gone = run(folder.path(), &format!("attest ek-roots remove {fingerprint}"));
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("ek-roots list"));
+    let audit = ok(folder.path(), "audit list");
+    assert!(audit.contains("ek-root-added") && audit.contains("ek-root-removed"), "{audit}");
+}
+
+/// A root for endorsement certificates, PEM.
+fn root_certificate() -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "Maker of TPMs");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
+
 /// A service that is killed if its test fails.
 struct Service(Child);
 

@@ -10,7 +10,8 @@ use fleetcert_provisioner::{
     audit,
     inventory::Device,
     store::{
-        Committed, Scope, Store, StoreError, StoredCertificate, Verdict, View, memory::MemoryStore,
+        Committed, Mark, Scope, Store, StoreError, StoredCertificate, TpmRecord, Verdict, View,
+        memory::MemoryStore,
     },
 };
 
@@ -47,6 +48,14 @@ impl Store for Locked {
     }
 
     async fn newest(&self) -> Result<Option<Wall>, StoreError> {
+        Err(StoreError::Busy)
+    }
+
+    async fn tpm(&self, _: DeviceId) -> Result<TpmRecord, StoreError> {
+        Err(StoreError::Busy)
+    }
+
+    async fn marks(&self, _: Option<DeviceId>, _: u32) -> Result<Vec<Mark>, StoreError> {
         Err(StoreError::Busy)
     }
 
@@ -112,6 +121,14 @@ impl Store for Disk {
 
     async fn newest(&self) -> Result<Option<Wall>, StoreError> {
         self.inner.newest().await
+    }
+
+    async fn tpm(&self, device: DeviceId) -> Result<TpmRecord, StoreError> {
+        self.inner.tpm(device).await
+    }
+
+    async fn marks(&self, after: Option<DeviceId>, limit: u32) -> Result<Vec<Mark>, StoreError> {
+        self.inner.marks(after, limit).await
     }
 
     async fn audit(&self, after: u64, limit: u32) -> Result<Vec<audit::Row>, StoreError> {
