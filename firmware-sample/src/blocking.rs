@@ -2,7 +2,7 @@
 //!
 //! The core's ports are asynchronous in their signatures; this firmware's futures never wait for
 //! each other, because there is one thread of control and every port blocks until its own deadline
-//! (decision 0011). So a future that is asked is ready, and one that is not is asked again at once:
+//! (decision 0013). So a future that is asked is ready, and one that is not is asked again at once:
 //! nothing else could make it ready in the meantime.
 
 use core::pin::pin;

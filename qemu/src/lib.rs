@@ -20,6 +20,7 @@ pub mod control;
 pub mod demo;
 pub mod error;
 pub mod leftovers;
+pub mod machine;
 pub mod ports;
 pub mod process;
 pub mod programs;

@@ -72,6 +72,18 @@ impl Process {
         Err(ended(&self.name, status, &self.log))
     }
 
+    /// How it has ended, once it has; its whole group is ended with it.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Io`] when the kernel does not tell.
+    pub fn end(&mut self) -> Result<Option<ExitStatus>, RigError> {
+        if self.collected.is_none() && !self.has_ended()? {
+            return Ok(None);
+        }
+        self.collect().map(Some).map_err(RigError::io(&self.log.clone()))
+    }
+
     /// Its number, for looking at it through the kernel.
     #[must_use]
     pub fn id(&self) -> u32 {

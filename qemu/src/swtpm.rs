@@ -54,6 +54,7 @@ const PERMANENT_STATE: &str = "tpm2-00.permall";
 pub struct Swtpm {
     folder: PathBuf,
     tcp_port: Option<u16>,
+    is_for_machine: bool,
     process: Option<Process>,
 }
 
@@ -71,7 +72,12 @@ impl Swtpm {
     ///
     /// [`RigError::Io`] when the folder cannot be made.
     pub fn blank(folder: &Path) -> Result<Self, RigError> {
-        let this = Self { folder: folder.to_path_buf(), tcp_port: None, process: None };
+        let this = Self {
+            folder: folder.to_path_buf(),
+            tcp_port: None,
+            is_for_machine: false,
+            process: None,
+        };
         for part in [folder, &this.state_folder(), &this.temporary_folder()] {
             DirBuilder::new().mode(0o700).create(part).map_err(RigError::io(part))?;
         }
@@ -120,6 +126,15 @@ impl Swtpm {
         Ok(self)
     }
 
+    /// Makes it the TPM of an emulated machine, from the next start on: it takes commands from QEMU
+    /// alone, which finds it by its control socket, gives it power when it begins, and ends it when
+    /// it ends in order. To begin again takes a [`Swtpm::restart`].
+    #[must_use]
+    pub fn for_machine(mut self) -> Self {
+        self.is_for_machine = true;
+        self
+    }
+
     /// Gives it power, and waits until it listens. Nobody has sent `TPM2_Startup` then. Does
     /// nothing when it runs.
     ///
@@ -133,7 +148,7 @@ impl Swtpm {
         let mut process = Process::start("swtpm", self.command()?, &self.log())?;
         stop.until("the software TPM to listen", START_WAIT_MS_MAX, || {
             process.check()?;
-            Ok(self.connect().is_ok().then_some(()))
+            Ok(self.is_listening().then_some(()))
         })?;
         self.process = Some(process);
         Ok(())
@@ -258,10 +273,20 @@ impl Swtpm {
             None => format!("type=unixio,path={}", self.data_socket().display()),
         };
         let mut command = Command::new("swtpm");
-        command.args(["socket", "--tpm2", "--flags", "not-need-init", "--server", &server]);
+        command.args(["socket", "--tpm2"]);
+        if !self.is_for_machine {
+            command.args(["--flags", "not-need-init", "--server", &server]);
+        }
         command.args(["--ctrl", &format!("type=unixio,path={}", self.control_socket().display())]);
         command.args(["--tpmstate", &format!("dir={}", folder.join("state").display())]);
         Ok(command)
+    }
+
+    fn is_listening(&self) -> bool {
+        if self.is_for_machine {
+            return UnixStream::connect(self.control_socket()).is_ok();
+        }
+        self.connect().is_ok()
     }
 
     fn connect(&self) -> io::Result<Box<dyn Stream>> {
