@@ -20,6 +20,7 @@ pub mod device;
 pub mod fake;
 pub mod forge;
 pub mod https;
+pub mod liar;
 pub mod pki;
 pub mod programs;
 pub mod relay;

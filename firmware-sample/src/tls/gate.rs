@@ -161,10 +161,14 @@ impl<'a, T> Gate<'a, T> {
             }
             _ => return Err(RecordFault::Unexpected { kind }),
         }
-        let least = if kind == kind::APPLICATION_DATA { PROTECTED_LEN_MIN } else { 1 };
+        let (least, max) = match kind {
+            kind::APPLICATION_DATA => (PROTECTED_LEN_MIN, self.len_max),
+            kind::CHANGE_CIPHER_SPEC => (1, 1),
+            _ => (1, self.len_max),
+        };
         match found {
             _ if found < least => Err(RecordFault::Empty),
-            _ if found > self.len_max => Err(RecordFault::TooLong { found, max: self.len_max }),
+            _ if found > max => Err(RecordFault::TooLong { found, max }),
             _ => Ok(found),
         }
     }
