@@ -306,7 +306,11 @@ macro_rules! codes {
     };
 }
 
-codes!(CloneSign: ClockBack = "clock-back", ResetsBack = "resets-back", RestartsBack = "restarts-back");
+codes!(
+    CloneSign: ClockBack = "clock-back",
+    ResetsBack = "resets-back",
+    RestartsBack = "restarts-back"
+);
 codes!(ConflictKind: AnotherEk = "another-ek", ClaimedBy = "claimed-by");
 codes!(Hold: Bound = "bound", Waiting = "waiting");
 codes!(Source: Allowlist = "allowlist", Chain = "chain");

@@ -54,7 +54,7 @@ pub(crate) enum Failure {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        error: AllowError,
+        error: Box<AllowError>,
     },
     /// A line of a list that contradicts what is known.
     ListLine {
@@ -63,7 +63,7 @@ pub(crate) enum Failure {
         /// The line, counted from 1.
         line: usize,
         /// What it contradicts.
-        error: ImportError,
+        error: Box<ImportError>,
     },
     /// The socket.
     Listen {

@@ -26,8 +26,8 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let list =
         read(path).map_err(|source| FileError { operation: "read", path: path.into(), source })?;
-    let entries =
-        allow::parse(&list).map_err(|error| Failure::List { path: path.into(), error })?;
+    let entries = allow::parse(&list)
+        .map_err(|error| Failure::List { path: path.into(), error: Box::new(error) })?;
     let done = installation.provisioner.import(&entries, group, operator, now).await;
     let counts = done.map_err(|error| match error {
         ServiceError::Import(error) => {

@@ -138,7 +138,8 @@ enum DeviceCommand {
         #[arg(long, value_parser = Name::parse, default_value = crate::config::DEFAULT_GROUP)]
         group: Name,
     },
-    /// Let the key that waits have a certificate; `device show` shows the evidence that came with it
+    /// Let the key that waits have a certificate; `device show` shows the evidence that came
+    /// with it
     Approve {
         /// The device
         #[arg(value_parser = device_id)]
@@ -164,8 +165,8 @@ enum DeviceCommand {
         #[arg(value_parser = device_id)]
         id: DeviceId,
     },
-    /// The hardware of a device was replaced: release its TPM, revoke its certificates as superseded
-    /// and expect it to enroll anew. The TPM of a revoked device becomes free for another
+    /// The hardware of a device was replaced: release its TPM, revoke its certificates as
+    /// superseded and expect it to enroll anew. The TPM of a revoked device becomes free for another
     Replace {
         /// The device
         #[arg(value_parser = device_id)]

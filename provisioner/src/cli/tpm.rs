@@ -130,8 +130,8 @@ fn text_of_binding(binding: &Binding) -> String {
         None => "of a maker that no certificate names".to_owned(),
     };
     let mut text = format!(
-        "TPM {kind}\n  endorsement key {} ({}), attestation key {}\n  since {} by {}, last evidence \
-         {} for key {}\n",
+        "TPM {kind}\n  endorsement key {} ({}), attestation key {}\n  since {} by {}, last \
+         evidence {} for key {}\n",
         endorsement.ek,
         endorsement.source.code(),
         proven.ak.name,

@@ -64,7 +64,7 @@ pub enum ServiceError {
         holder: DeviceId,
     },
     /// An entry of an import contradicts what is known.
-    Import(ImportError),
+    Import(Box<ImportError>),
     /// An import has more than [`IMPORT_LEN_MAX`] entries.
     ImportTooLong {
         /// How many it has.

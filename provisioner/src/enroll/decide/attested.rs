@@ -137,7 +137,7 @@ impl Case {
         let waiting = view.tpm.device.waiting.as_ref();
         let kept = waiting.filter(|(kept, _)| kept.proven.evidence.key == self.key);
         let Some(claim) = &self.claim else {
-            return Ok(kept.map(|kept| Attested::kept(kept)));
+            return Ok(kept.map(Attested::kept));
         };
         match kept {
             Some(kept) if kept.0.proven.evidence.challenge == claim.challenge => {
@@ -173,7 +173,7 @@ impl Case {
         &self,
         challenge: &Challenge,
         statement: &Statement,
-    ) -> Result<Proven, TpmRefusal> {
+    ) -> Result<Proven, Refusal> {
         let secret = challenge.secret_for(&self.device, self.now).map_err(TpmRefusal::Challenge)?;
         let ak = evidence::attestation_key(&challenge.ak.public).map_err(TpmRefusal::Evidence)?;
         let expected = Expected {
@@ -206,10 +206,10 @@ impl Case {
         }
     }
 
-    fn check_virtual(&self, group: &Group, proven: &Proven) -> Result<(), TpmRefusal> {
+    fn check_virtual(&self, group: &Group, proven: &Proven) -> Result<(), Refusal> {
         match &proven.endorsement.kind {
             Some(kind) if kind.is_virtual && !group.allow_virtual_tpm => {
-                Err(TpmRefusal::VirtualTpm { kind: kind.clone() })
+                Err(TpmRefusal::VirtualTpm { kind: kind.clone() }.into())
             }
             _ => Ok(()),
         }
@@ -263,19 +263,19 @@ impl Case {
         view: &View,
         group: &Group,
         attested: &Attested<'_>,
-    ) -> Result<(), TpmRefusal> {
+    ) -> Result<(), Refusal> {
         let ek = attested.proven.endorsement.ek;
         if let Some(other) = attested.known.listed_for.as_ref().filter(|it| **it != self.device) {
-            return Err(TpmRefusal::EkListedElsewhere { ek, listed_for: other.clone() });
+            return Err(TpmRefusal::EkListedElsewhere { ek, listed_for: other.clone() }.into());
         }
         let has_another = view.tpm.device.bound.is_none() && view.tpm.device.listed.is_some();
         let has_to_be = group.admission == Admission::EkAllowlist || has_another;
         if has_to_be && !self.is_listed(attested) {
-            return Err(TpmRefusal::EkNotListed { ek, device: self.device.clone() });
+            return Err(TpmRefusal::EkNotListed { ek, device: self.device.clone() }.into());
         }
         let source = attested.proven.endorsement.source;
         if group.admission == Admission::EkChain && source != Source::Chain {
-            return Err(TpmRefusal::EkChainRequired { ek });
+            return Err(TpmRefusal::EkChainRequired { ek }.into());
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Challenges for TPMs: the first half of an attestation.
 //!
 //! A challenge is made outside the transaction that stores it: chains are verified and credentials
-//! encrypted without keeping anybody from writing, and for whoever is refused nothing is written at
-//! all. The transaction only makes sure that what the endorsement key was found good by is still so.
+//! encrypted without keeping anybody from writing, and for whoever is refused nothing is written
+//! but a rationed line in the audit. The transaction only makes sure that what the endorsement key
+//! was found good by is still so.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -106,8 +106,8 @@ impl<S: Store> Provisioner<S> {
         self.store.transact(roots_scope(), decide).await?.outcome
     }
 
-    /// Trusts the makers behind a root no longer. Challenges that are open are forgotten, since they
-    /// may rest on it; devices ask again. What is bound stays bound.
+    /// Trusts the makers behind a root no longer. Challenges that are open are forgotten, since
+    /// they may rest on it; devices ask again. What is bound stays bound.
     ///
     /// # Errors
     ///
@@ -280,12 +280,13 @@ impl Import<'_> {
     fn decide(
         &self,
         found: &[Imported],
-    ) -> Result<Verdict<Result<ImportCount, ServiceError>>, ImportError> {
+    ) -> Result<Verdict<Result<ImportCount, ServiceError>>, Box<ImportError>> {
         let mut counts = ImportCount::default();
         let (mut changes, mut audit) = (Vec::new(), Vec::new());
         for (index, (listing, found)) in self.listings.iter().zip(found).enumerate() {
             let device = listing.device.clone();
-            self.check(listing, found).map_err(|fault| ImportError { index, device, fault })?;
+            self.check(listing, found)
+                .map_err(|fault| Box::new(ImportError { index, device, fault }))?;
             self.enter(listing, found, &mut counts, &mut changes, &mut audit);
         }
         if !changes.is_empty() {
@@ -416,7 +417,8 @@ impl fmt::Display for ImportError {
         match &self.fault {
             ImportFault::Bound { ek } => write!(
                 f,
-                "{device} is bound to the TPM with endorsement key {ek}: `device replace` releases it"
+                "{device} is bound to the TPM with endorsement key {ek}: `device replace` releases \
+                 it"
             ),
             ImportFault::Group { found } => write!(f, "{device} is in group {found} already"),
             ImportFault::Held { holder } => write!(

@@ -10,8 +10,8 @@ use crate::{
 const ADD_AK: &str = "INSERT INTO ak (name, ek, first_at) VALUES (?, ?, ?);";
 
 const ADD_CHALLENGE: &str = "INSERT INTO challenge (id, device, ek, source, chain, manufacturer, \
-    model, version, is_virtual, ak_name, ak_public, nonce, secret, created_at, expires_at, used_at) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);";
+    model, version, is_virtual, ak_name, ak_public, nonce, secret, created_at, expires_at, \
+    used_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);";
 
 /// Not `OR REPLACE`: that would take a TPM from the device that it is bound to.
 const ADD_BINDING: &str = "INSERT INTO binding (device, hold, ek, source, chain, manufacturer, \
