@@ -347,6 +347,11 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Octets written so far, whether or not they fit.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
     /// Completes the header, if it is a command; returns the octets that were written.
     pub(crate) fn finish(&mut self) -> Result<usize, TooLong> {
         if let Some(tag) = self.tag {

@@ -16,8 +16,8 @@ use crate::command::{Handle, TooLong, Writer};
 use crate::hash::HashAlg;
 use crate::reader::Reader;
 
-/// Octets of an endorsement key's public area, at most: RSA-4096 in the high range.
-pub const EK_AREA_LEN_MAX: usize = 640;
+/// Octets of an endorsement key's public area, at most: RSA-4096 in the high range takes 590.
+pub const EK_AREA_LEN_MAX: usize = 592;
 
 /// The first and the last NV index that may hold a certificate of an issuer.
 pub(crate) const CHAIN: (Handle, Handle) = (Handle(0x01C0_0100), Handle(0x01C0_01FF));
@@ -290,5 +290,132 @@ impl fmt::Display for EkTemplate {
             Self::Rsa3072High => "RSA-3072 (H-6)",
             Self::Rsa4096High => "RSA-4096 (H-7)",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::public::PublicArea;
+    use crate::testing::hex;
+
+    /// The keys that swtpm_setup 0.7.1 made, up to what the TPM filled in.
+    const MADE: [(EkTemplate, &str); 2] = [
+        (
+            EkTemplate::P384High,
+            "0023000c000300f20030b26e7d28d11a50bc53d882bcf5fd3a1a074148bb35d3b4e4cb1c0ad9bde419cacb\
+             47ba09699646150f9fc000f3f80e1200060100004300100004001000",
+        ),
+        (
+            EkTemplate::Rsa2048,
+            "0001000b000300b20020837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa00\
+             0600800043001008000000000001000000",
+        ),
+    ];
+
+    fn written(template: EkTemplate, unique: Unique<'_>) -> Vec<u8> {
+        let mut out = [0; EK_AREA_LEN_MAX];
+        let len = template.write(unique, &mut out).unwrap();
+        out[..len].to_vec()
+    }
+
+    /// Goal: templates are what a maker's tool asks for, and all of them are public areas.
+    #[test]
+    fn templates_are_those_of_the_makers() {
+        for (template, head) in MADE {
+            let written = written(template, Unique::Padded(&[]));
+            assert!(written.starts_with(&hex(head)), "{template}");
+        }
+        for template in EkTemplate::ALL {
+            let written = written(template, Unique::Padded(&[]));
+            let area = PublicArea::parse(&written).unwrap();
+            assert_eq!(area.name_alg, template.name_alg(), "{template}");
+            assert_eq!(area.auth_policy.len(), template.name_alg().digest_len(), "{template}");
+        }
+    }
+
+    /// Goal: the policies are the digests that the profile's commands make: PolicySecret of the
+    /// endorsement hierarchy, or what an NV index of the profile's holds.
+    #[test]
+    fn policies_are_what_the_commands_make() {
+        let endorsement = 0x4000_000B_u32.to_be_bytes();
+        let code = |code: u32| code.to_be_bytes();
+        for (alg, index, policy) in [
+            (HashAlg::Sha256, 0x01C0_7F01_u32, &POLICY_B_SHA256[..]),
+            (HashAlg::Sha384, 0x01C0_7F02, &POLICY_B_SHA384),
+            (HashAlg::Sha512, 0x01C0_7F03, &POLICY_B_SHA512),
+        ] {
+            let digest = |parts: &[&[u8]]| alg.digest(parts)[..alg.digest_len()].to_vec();
+            let zero = std::vec![0; alg.digest_len()];
+            let secret = digest(&[&digest(&[&zero, &code(0x151), &endorsement])]);
+            if alg == HashAlg::Sha256 {
+                assert_eq!(secret, POLICY_A_SHA256);
+            }
+            let (id, len) = (alg.id().to_be_bytes(), alg.digest_len() as u16);
+            let area = [
+                &index.to_be_bytes()[..],
+                &id,
+                &0x220F_1008_u32.to_be_bytes(),
+                &len.to_be_bytes(),
+                &secret,
+                &(len + 2).to_be_bytes(),
+            ]
+            .concat();
+            let name = [&id[..], &digest(&[&area])].concat();
+            let authorized = digest(&[&zero, &code(0x192), &name]);
+            assert_eq!(digest(&[&zero, &code(0x171), &secret, &authorized]), policy);
+        }
+    }
+
+    /// Goal: a nonce goes into the unique field of whatever template there is, and nowhere else.
+    #[test]
+    fn a_nonce_fills_the_unique_field() {
+        for (template, unique_len) in [(EkTemplate::P256, 68), (EkTemplate::Rsa2048, 258)] {
+            for unique in [Unique::Padded(&[]), Unique::Empty] {
+                let mut area = [0xEE; EK_AREA_LEN_MAX];
+                let len = template.write(unique, &mut area).unwrap();
+                let len = template.write_nonce(&[0x42; 20], &mut area, len).unwrap();
+                let expected = written(template, Unique::Padded(&[0x42; 20]));
+                assert_eq!(area[..len], expected);
+                let at = len - unique_len + 2;
+                assert_eq!(area[at..at + 20], [0x42; 20]);
+                assert!(area[at + 20..at + 32].iter().all(|&octet| octet == 0));
+            }
+        }
+        let mut other = [0; EK_AREA_LEN_MAX];
+        let len = EkTemplate::P256.write(Unique::Empty, &mut other).unwrap();
+        assert_eq!(EkTemplate::Rsa2048.write_nonce(&[1], &mut other, len), None);
+        assert_eq!(EkTemplate::P256.write_nonce(&[1], &mut other, 30), None);
+    }
+
+    /// Goal: no two templates share an index or a handle.
+    #[test]
+    fn templates_have_places_of_their_own() {
+        let mut places: Vec<_> = EkTemplate::ALL
+            .iter()
+            .flat_map(|template| {
+                let nv = [Some(template.certificate()), template.nonce()];
+                nv.into_iter().flatten().chain([template.template(), template.persistent()])
+            })
+            .collect();
+        let all = places.len();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), all);
+        assert_eq!(EkTemplate::P384High.persistent(), Handle(0x8101_0016));
+    }
+
+    /// Goal: a buffer that is too small is noticed.
+    #[test]
+    fn a_template_is_written_whole_or_not_at_all() {
+        for template in EkTemplate::ALL {
+            let needed = written(template, Unique::Padded(&[])).len();
+            assert!(needed <= EK_AREA_LEN_MAX);
+            let mut out = [0; EK_AREA_LEN_MAX];
+            let short = template.write(Unique::Padded(&[]), &mut out[..needed - 1]);
+            assert_eq!(short, Err(TooLong), "{template}");
+        }
     }
 }

@@ -1,15 +1,18 @@
-//! What a device identity needs of a TPM 2.0, as pure computation over bytes.
+//! What a device identity needs of a TPM 2.0, over bytes.
 //!
-//! **What it is.** The arithmetic that both ends of an attestation must agree on: an object's
-//! [`name`], the key derivations of the specification ([`kdf`]), and the public areas of the keys
-//! that a device makes ([`template`]). The device asks its TPM with them; the provisioner checks
-//! with them what a device claims.
+//! **What it is.** Two halves. What both ends of an attestation must agree on: an object's
+//! [`name`], the key derivations of the specification ([`kdf`]), public areas ([`public`],
+//! [`template`]), statements ([`attest`], [`signature`]) and credentials ([`credential`]). And what
+//! a device does with its TPM: commands one by one ([`tpm`]), endorsement keys as makers leave them
+//! ([`ek`]), and above them the few calls that an agent or a firmware needs ([`vault`]).
 //!
-//! **What it must never do.** Open a device, allocate, or trust a length it was sent. The wire
-//! types of `tpm2-protocol` stay behind ours, so that the crate below can be exchanged.
+//! **What it must never do.** Open a device, wait or draw a random number by itself
+//! ([`transact::Transact`] does), allocate, or trust a length it was sent. The wire types of
+//! `tpm2-protocol` stay behind ours, so that the crate below can be exchanged.
 //!
-//! **Why that is sound.** Everything here is a function of its arguments, and its tests compare
-//! with answers of a TPM and of other implementations, not with itself.
+//! **Why that is sound.** Structures are functions of their arguments, and their tests compare
+//! with answers of a TPM and of other implementations, not with themselves. Sequences run against
+//! software TPMs, with a failure injected at each of their commands.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -26,8 +29,8 @@ pub mod kdf;
 pub mod name;
 pub mod public;
 pub mod reader;
-pub mod signature;
 mod session;
+pub mod signature;
 pub mod template;
 pub mod tpm;
 pub mod transact;

@@ -13,7 +13,7 @@
 //! decoration. Whoever starts one has compared the key with the one that was recorded.
 
 use aes::Aes128;
-use cfb_mode::cipher::{AsyncStreamCipher, KeyIvInit};
+use cfb_mode::cipher::KeyIvInit;
 use hmac::{Hmac, Mac};
 use p256::elliptic_curve::sec1::ToEncodedPoint;
 use sha2::{Digest, Sha256};
@@ -49,6 +49,8 @@ pub(crate) struct Salt {
 impl Salt {
     /// Agrees on a salt with the key at `point`, by the ephemeral `scalar`; `None` if that is none
     /// or `point` is not on the curve. TPM 2.0 Part 1, Annex C.6.1.
+    // What the curve takes of the stack is given back before anything is sent.
+    #[inline(never)]
     pub(crate) fn agree(point: &[u8; POINT_LEN], scalar: &[u8; 32]) -> Option<Self> {
         let theirs = p256::PublicKey::from_sec1_bytes(point).ok()?;
         let ours = p256::SecretKey::from_slice(scalar).ok()?;
@@ -152,10 +154,10 @@ impl Session {
         let attributes = SessionAttributes(*area.get(HMAC_AT - 3).ok_or(Malformed)?);
         if attributes.has(SessionAttributes::DECRYPT) {
             let (key, iv) = (&self.ours[..], self.theirs.as_bytes());
+            let octets = first_mut(parameters)?;
             self.cipher(key, iv, |key, iv| {
-                let cipher = cfb_mode::Encryptor::<Aes128>::new(key.into(), iv.into());
-                first_mut(parameters).map(|octets| cipher.encrypt(octets))
-            })?;
+                cfb_mode::BufEncryptor::<Aes128>::new(key.into(), iv.into()).encrypt(octets);
+            });
         }
         let hash = Sha256::new().chain_update(code.id().to_be_bytes());
         let hash = names.iter().fold(hash, |hash, name| hash.chain_update(name));
@@ -192,10 +194,10 @@ impl Session {
             return Ok(false);
         }
         if encrypted {
+            let octets = first_mut(parameters)?;
             self.cipher(self.theirs.as_bytes(), &self.ours, |key, iv| {
-                let cipher = cfb_mode::Decryptor::<Aes128>::new(key.into(), iv.into());
-                first_mut(parameters).map(|octets| cipher.decrypt(octets))
-            })?;
+                cfb_mode::BufDecryptor::<Aes128>::new(key.into(), iv.into()).decrypt(octets);
+            });
         }
         Ok(true)
     }
@@ -212,12 +214,14 @@ impl Session {
     }
 
     /// Derives key and IV from the newer and the older nonce, and has `work` use them.
-    fn cipher<R>(
+    // The expanded key takes 700 octets, which nobody else's frame should hold.
+    #[inline(never)]
+    fn cipher(
         &self,
         newer: &[u8],
         older: &[u8],
-        work: impl FnOnce(&[u8; KEY_LEN], &[u8; KEY_LEN]) -> R,
-    ) -> R {
+        work: impl FnOnce(&[u8; KEY_LEN], &[u8; KEY_LEN]),
+    ) {
         let mut octets = Zeroizing::new([[0; KEY_LEN]; 2]);
         let (key, label) = (&self.key[..], Label::Cfb);
         kdf_a(HashAlg::Sha256, key, label, newer, older, octets.as_flattened_mut());

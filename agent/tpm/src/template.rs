@@ -7,16 +7,18 @@
 
 use core::fmt;
 
-use tpm2_protocol::basic::TpmUint16;
-use tpm2_protocol::data::{
-    TpmAlgId, TpmEccCurve, TpmaObject, TpmsEccParms, TpmsEccPoint, TpmsSchemeHash, TpmtEccScheme,
-    TpmtKdfScheme, TpmtPublic, TpmtSymDefObject, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms,
-    TpmuSymKeyBits, TpmuSymMode,
-};
-use tpm2_protocol::{TpmMarshal, TpmSized, TpmWriter};
+use tpm2_protocol::data::{TpmAlgId, TpmEccCurve, TpmaObject};
+
+use crate::command::Writer;
 
 /// Octets of the longest template, marshalled.
 pub const TEMPLATE_LEN_MAX: usize = 32;
+
+/// Use by its password alone.
+const NO_POLICY: &[u8] = &[];
+
+/// A coordinate that the TPM is to fill in.
+const EMPTY: &[u8] = &[];
 
 /// A kind of key that a device makes. All are P-256 with SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,27 +49,16 @@ impl Template {
     ///
     /// [`BufferTooSmall`], with nothing that may be used in `out`.
     pub fn write(self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let area = self.public_area();
-        let error = BufferTooSmall { needed: area.len(), available: out.len() };
-        let mut writer = TpmWriter::new(out);
-        area.marshal(&mut writer).map_err(|_| error)?;
-        Ok(writer.len())
-    }
-
-    fn public_area(self) -> TpmtPublic {
-        TpmtPublic {
-            object_type: TpmAlgId::Ecc,
-            name_alg: TpmAlgId::Sha256,
-            object_attributes: self.attributes(),
-            auth_policy: Default::default(),
-            parameters: TpmuPublicParms::Ecc(TpmsEccParms {
-                symmetric: self.symmetric(),
-                scheme: self.scheme(),
-                curve_id: TpmEccCurve::NistP256,
-                kdf: TpmtKdfScheme::default(),
-            }),
-            unique: TpmuPublicId::Ecc(TpmsEccPoint::default()),
-        }
+        let available = out.len();
+        let mut writer = Writer::new(out);
+        writer.u16(TpmAlgId::Ecc as u16).u16(TpmAlgId::Sha256 as u16);
+        writer.u32(self.attributes().bits()).sized(NO_POLICY);
+        self.write_symmetric(&mut writer);
+        self.write_scheme(&mut writer);
+        writer.u16(TpmEccCurve::NistP256 as u16).u16(TpmAlgId::Null as u16);
+        writer.sized(EMPTY).sized(EMPTY);
+        let needed = writer.len();
+        writer.finish().map_err(|_| BufferTooSmall { needed, available })
     }
 
     /// TPM 2.0 Part 2 §8.3.
@@ -86,29 +77,22 @@ impl Template {
     }
 
     /// What protects the children of a parent; no other key has it.
-    fn symmetric(self) -> TpmtSymDefObject {
+    fn write_symmetric(self, writer: &mut Writer<'_>) {
         match self {
-            Self::StoragePrimary => TpmtSymDefObject {
-                algorithm: TpmAlgId::Aes,
-                key_bits: TpmuSymKeyBits::Aes(TpmUint16::from(128)),
-                mode: TpmuSymMode::Aes(TpmAlgId::Cfb),
-            },
-            Self::AttestationKey | Self::DeviceKey => TpmtSymDefObject {
-                algorithm: TpmAlgId::Null,
-                key_bits: TpmuSymKeyBits::Null,
-                mode: TpmuSymMode::Null,
-            },
-        }
+            Self::StoragePrimary => {
+                writer.u16(TpmAlgId::Aes as u16).u16(128).u16(TpmAlgId::Cfb as u16)
+            }
+            Self::AttestationKey | Self::DeviceKey => writer.u16(TpmAlgId::Null as u16),
+        };
     }
 
-    fn scheme(self) -> TpmtEccScheme {
+    fn write_scheme(self, writer: &mut Writer<'_>) {
         match self {
-            Self::AttestationKey | Self::DeviceKey => TpmtEccScheme {
-                scheme: TpmAlgId::Ecdsa,
-                details: TpmuAsymScheme::Hash(TpmsSchemeHash { hash_alg: TpmAlgId::Sha256 }),
-            },
-            Self::StoragePrimary => TpmtEccScheme::default(),
-        }
+            Self::AttestationKey | Self::DeviceKey => {
+                writer.u16(TpmAlgId::Ecdsa as u16).u16(TpmAlgId::Sha256 as u16)
+            }
+            Self::StoragePrimary => writer.u16(TpmAlgId::Null as u16),
+        };
     }
 }
 

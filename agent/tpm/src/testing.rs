@@ -13,6 +13,11 @@ pub(crate) fn tools(name: &str) -> Vec<u8> {
     find(include_str!("../vectors/credential.txt"), name)
 }
 
+/// What went between a vault and a software TPM, by name.
+pub(crate) fn bus(name: &str) -> Vec<u8> {
+    find(include_str!("../vectors/vault.txt"), name)
+}
+
 pub(crate) fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
 }

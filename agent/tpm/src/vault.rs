@@ -147,22 +147,43 @@ impl<E: fmt::Display> fmt::Display for VaultError<E> {
 impl<E: fmt::Debug + fmt::Display> core::error::Error for VaultError<E> {}
 
 impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
-    /// Opens a TPM: starts it if nobody has, and asks what it found out about itself. What an
-    /// earlier life of ours left in it is flushed, where the TPM is ours alone.
+    /// A vault of which nothing has been opened and to which nothing has been sent: a constant, so
+    /// that it can be made where it stays. On the stack it takes as much as its contexts, and
+    /// [`BUFFER_LEN`](crate::tpm::BUFFER_LEN) more.
+    pub const fn new(transport: T, options: Options) -> Self {
+        Self {
+            tpm: Tpm::new(transport, options.sharing),
+            parent: None,
+            expected: options.parent,
+            contexts: Contexts::new(),
+            owner_auth: Password::EMPTY,
+        }
+    }
+
+    /// [`Vault::new`] and [`Vault::start`], where there is stack enough.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Vault::start`].
+    pub fn open(transport: T, options: Options) -> Result<Self, VaultError<T::Error>> {
+        let mut vault = Self::new(transport, options);
+        vault.start()?;
+        Ok(vault)
+    }
+
+    /// Opens the TPM: starts it if nobody has, and asks what it found out about itself. What an
+    /// earlier life of ours left in it is flushed, where the TPM is ours alone. Every other call
+    /// finds out itself that this is needed; it is here that the reason is told.
     ///
     /// # Errors
     ///
     /// [`VaultError`], [`Trouble::FailureMode`] among them.
-    pub fn open(transport: T, options: Options) -> Result<Self, VaultError<T::Error>> {
-        let Options { parent: expected, sharing } = options;
-        let tpm = Tpm::new(transport, sharing);
-        let (contexts, owner_auth) = (Contexts::new(), Password::EMPTY);
-        let mut vault = Self { tpm, parent: None, expected, contexts, owner_auth };
-        vault.start()?;
-        if sharing == Sharing::Exclusive {
-            vault.tpm.sweep()?;
+    pub fn start(&mut self) -> Result<(), VaultError<T::Error>> {
+        self.start_up()?;
+        if self.tpm.sharing() == Sharing::Exclusive {
+            self.tpm.sweep()?;
         }
-        Ok(vault)
+        Ok(())
     }
 
     /// The same with the password of the owner hierarchy, where one is set. It goes to the TPM as it
@@ -176,7 +197,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         Ok(self)
     }
 
-    fn start(&mut self) -> Result<(), VaultError<T::Error>> {
+    fn start_up(&mut self) -> Result<(), VaultError<T::Error>> {
         self.tpm.startup()?;
         match self.tpm.test_result()? {
             SelfTest::Failed(_) => Err(VaultError::Trouble(Trouble::FailureMode)),
@@ -191,9 +212,18 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`].
     pub fn close(mut self) -> Result<T, VaultError<T::Error>> {
-        self.tpm.settle()?;
-        self.tpm.shutdown()?;
+        self.shutdown()?;
         Ok(self.tpm.into_transport())
+    }
+
+    /// Prepares the TPM for the loss of its power, as [`Vault::close`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`].
+    pub fn shutdown(&mut self) -> Result<(), VaultError<T::Error>> {
+        self.tpm.settle()?;
+        Ok(self.tpm.shutdown()?)
     }
 
     /// The commands below, for what a vault does not do.
@@ -236,11 +266,12 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     pub fn make(&mut self, template: Template) -> Result<KeyBlob, VaultError<T::Error>> {
         let mut octets = [0; TEMPLATE_LEN_MAX];
         let len = template.write(&mut octets).unwrap_or_default();
-        let made = self.with_parent(|tpm, parent| {
-            KeyBlob::written(|out| tpm.create(parent, &octets[..len], out)).map_err(VaultError::Tpm)
+        let mut key = KeyBlob::empty();
+        self.with_parent(|tpm, parent| {
+            Ok(key.write(|out| tpm.create(parent, &octets[..len], out))?)
         })?;
-        let command = Code::Create;
-        made.map_err(|_| VaultError::Tpm(TpmError::Malformed { command }))
+        key.check().map_err(|_| TpmError::Malformed { command: Code::Create })?;
+        Ok(key)
     }
 
     /// Whether `key` is one of this TPM's: loads and flushes it.
@@ -333,7 +364,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         let outcome = match work(self) {
             Err(error) if error.is(ResponseCode::is_stale) => {
                 self.contexts.clear();
-                self.start()?;
+                self.start_up()?;
                 work(self)
             }
             Err(error)
@@ -477,3 +508,6 @@ fn only_lost_time<E>(error: TpmError<E>) -> Result<(), VaultError<E>> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

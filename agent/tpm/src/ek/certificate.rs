@@ -116,3 +116,100 @@ fn stripped(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|&&octet| octet == 0).count();
     &number[zeros..]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::ek::{EK_AREA_LEN_MAX, EkTemplate, Unique};
+
+    /// An element with its length in `digits` octets after the first, or in the first.
+    fn tlv(tag: u8, digits: usize, content: &[u8]) -> Vec<u8> {
+        let len = (content.len() as u32).to_be_bytes();
+        let head = match digits {
+            0 => vec![tag, content.len() as u8],
+            _ => [&[tag, 0x80 + digits as u8], &len[4 - digits..]].concat(),
+        };
+        [head, content.to_vec()].concat()
+    }
+
+    /// What a certificate about `key` has up to there, its parts empty and its lengths loose.
+    fn certificate(key: &[u8], digits: usize) -> Vec<u8> {
+        let empty = tlv(SEQUENCE, 0, &[]);
+        let key = tlv(BIT_STRING, digits, &[&[0], key].concat());
+        let info = tlv(SEQUENCE, digits, &[&empty[..], &key].concat());
+        let head = [tlv(EXPLICIT_VERSION, 0, &[2, 1, 2]), tlv(INTEGER, 0, &[7; 9])].concat();
+        let tbs = [&head[..], &empty.repeat(4), &info].concat();
+        tlv(SEQUENCE, digits, &[&tlv(SEQUENCE, digits, &tbs)[..], &empty].concat())
+    }
+
+    fn gathered(content: &[u8]) -> Vec<u8> {
+        let mut content = content.to_vec();
+        let len = gather(&mut content);
+        content[..len].to_vec()
+    }
+
+    /// Goal: certificates are found behind headers and padding, in any number and form of length.
+    #[test]
+    fn certificates_are_gathered() {
+        let [one, two] = [2, 3].map(|digits| certificate(&[4; 300], digits));
+        let header = [&STORED[..], &[1, 2]].concat();
+        let both = [&one[..], &two].concat();
+        for content in [
+            both.clone(),
+            [&one[..], &[0; 30], &two, &[0xFF; 5]].concat(),
+            [&header[..], &one, &header, &FULL, &two].concat(),
+            [&[0xFF][..], &both, b"trailer"].concat(),
+        ] {
+            assert_eq!(gathered(&content), both);
+        }
+    }
+
+    /// Goal: what is cut, or is no certificate, is none; nothing is read past the end.
+    #[test]
+    fn other_content_is_no_certificate() {
+        let one = certificate(&[4; 300], 2);
+        for len in 0..one.len() {
+            assert_eq!(gathered(&one[..len]), [0; 0], "{len} octets");
+        }
+        for content in [
+            &[][..],
+            &[0xFF; 40],
+            &STORED,
+            &[0x30, 0x80, 0, 0],
+            &[0x30, 0x85, 1, 0, 0, 0, 0],
+            &[0x30, 0x84, 0xFF, 0xFF, 0xFF, 0xFF],
+            b"https://ekcert.example/",
+        ] {
+            assert_eq!(gathered(content), [0; 0], "{content:02x?}");
+        }
+    }
+
+    /// Goal: a certificate is about the key whose numbers it has, and about no other; one with a
+    /// key in a form that we do not read is left to somebody else.
+    #[test]
+    fn a_certificate_is_about_its_key() {
+        let area = |template: EkTemplate, unique: &[u8]| {
+            let mut out = [0; EK_AREA_LEN_MAX];
+            let len = template.write(Unique::Padded(unique), &mut out).unwrap();
+            out[..len].to_vec()
+        };
+        let curve = area(EkTemplate::P256, &[7; 32]);
+        let point = [&[4][..], &[7; 32], &[0; 32]].concat();
+        let rsa = area(EkTemplate::Rsa2048, &[9; 256]);
+        let modulus = tlv(INTEGER, 2, &[&[0], &[9; 256][..]].concat());
+        let modulus = tlv(SEQUENCE, 2, &[&modulus[..], &[2, 3, 1, 0, 1]].concat());
+        for (key, area, other) in [(&point, &curve, &rsa), (&modulus, &rsa, &curve)] {
+            let mut changed = key.clone();
+            changed[20] ^= 1;
+            assert_eq!(is_about(&certificate(key, 2), area), Some(true));
+            assert_eq!(is_about(&certificate(&changed, 2), area), Some(false));
+            assert_ne!(is_about(&certificate(key, 2), other), Some(true));
+        }
+        let compressed = [&[2][..], &[7; 32]].concat();
+        assert_eq!(is_about(&certificate(&compressed, 0), &curve), None);
+        assert_eq!(is_about(&[0x30, 0], &curve), None);
+    }
+}

@@ -57,24 +57,26 @@ impl KeyBlob {
         let place = blob.octets.get_mut(..octets.len());
         place.ok_or(KeyBlobError::TooLong { found: octets.len() })?.copy_from_slice(octets);
         blob.len = octets.len();
-        blob.checked()
+        blob.check()?;
+        Ok(blob)
     }
 
-    /// A stored key whose parts `write` writes: `TPM2B_PUBLIC ‖ TPM2B_PRIVATE`.
-    pub(super) fn written<E>(
+    /// Has `write` write the parts of a stored key: `TPM2B_PUBLIC ‖ TPM2B_PRIVATE`.
+    pub(super) fn write<E>(
+        &mut self,
         write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
-    ) -> Result<Result<Self, KeyBlobError>, E> {
-        let mut blob = Self::empty();
-        blob.octets[0] = VERSION;
-        blob.len = 1 + write(&mut blob.octets[1..])?;
-        Ok(blob.checked())
+    ) -> Result<(), E> {
+        self.octets[0] = VERSION;
+        self.len = 1 + write(&mut self.octets[1..])?;
+        Ok(())
     }
 
-    const fn empty() -> Self {
+    pub(super) const fn empty() -> Self {
         Self { octets: [0; KEY_BLOB_LEN_MAX], len: 0 }
     }
 
-    fn checked(self) -> Result<Self, KeyBlobError> {
+    /// Whether it is a stored key.
+    pub(super) fn check(&self) -> Result<(), KeyBlobError> {
         let found = self.as_bytes().first().copied();
         if found != Some(VERSION) {
             return Err(KeyBlobError::Version { found });
@@ -85,10 +87,7 @@ impl KeyBlob {
             .and_then(|_| reader.sized(usize::MAX))
             .and_then(|_| reader.finish());
         framed.map_err(|_| KeyBlobError::Framing)?;
-        match self.template() {
-            Some(_) => Ok(self),
-            None => Err(KeyBlobError::ForeignTemplate),
-        }
+        self.template().map(drop).ok_or(KeyBlobError::ForeignTemplate)
     }
 
     /// What is stored.

@@ -91,3 +91,58 @@ impl<const N: usize> fmt::Debug for Contexts<N> {
         f.debug_list().entries(self.places.iter().filter_map(|place| place.name)).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(number: u8) -> Name {
+        Name::of_public_area(&[0, 0x23, 0, 0x0B, number]).unwrap()
+    }
+
+    fn keep<const N: usize>(contexts: &mut Contexts<N>, number: u8) {
+        let saved = contexts.put(&name(number), |out| {
+            out[0] = number;
+            Ok::<_, ()>(1)
+        });
+        saved.unwrap();
+    }
+
+    /// Goal: the parent keeps its place, and of the keys those stay that were kept last.
+    #[test]
+    fn the_keys_that_were_kept_last_stay() {
+        let mut contexts = Contexts::<3>::new();
+        contexts.put_parent(&name(0), |_| Ok::<_, ()>(1)).unwrap();
+        for number in 1..=5 {
+            keep(&mut contexts, number);
+            assert_eq!(contexts.find(&name(number)), Some(&[number][..]));
+            assert!(contexts.find(&name(0)).is_some());
+        }
+        assert!(contexts.find(&name(4)).is_some() && contexts.find(&name(3)).is_none());
+        contexts.forget(&name(5));
+        assert!(contexts.find(&name(5)).is_none() && contexts.find(&name(0)).is_some());
+        contexts.clear();
+        assert!(contexts.find(&name(0)).is_none() && contexts.find(&name(4)).is_none());
+    }
+
+    /// Goal: with little room or none, nothing is kept, and nothing is asked for.
+    #[test]
+    fn without_room_nothing_is_saved() {
+        let mut one = Contexts::<1>::new();
+        one.put_parent(&name(0), |_| Ok::<_, ()>(1)).unwrap();
+        one.put::<()>(&name(1), |_| panic!("saved")).unwrap();
+        assert!(one.find(&name(0)).is_some() && one.find(&name(1)).is_none());
+        let mut none = Contexts::<0>::new();
+        none.put_parent::<()>(&name(0), |_| panic!("saved")).unwrap();
+        none.put::<()>(&name(1), |_| panic!("saved")).unwrap();
+    }
+
+    /// Goal: a context that could not be saved is not half there.
+    #[test]
+    fn a_failed_save_leaves_nothing() {
+        let mut contexts = Contexts::<2>::new();
+        keep(&mut contexts, 1);
+        assert_eq!(contexts.put(&name(2), |_| Err("full")), Err("full"));
+        assert!(contexts.find(&name(1)).is_none() && contexts.find(&name(2)).is_none());
+    }
+}

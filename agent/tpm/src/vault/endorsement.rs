@@ -217,6 +217,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
 
     /// Makes the endorsement key of a template whose public area `is_wanted`, and leaves it
     /// loaded; its area is written to the front of `area`. `None` if the TPM makes no such key.
+    #[inline(never)]
     fn make_endorsement(
         &mut self,
         template: EkTemplate,
@@ -260,14 +261,15 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         if recipe != Recipe::Maker {
             return Ok((template.write(unique, area).map_err(too_small)?, false));
         }
-        let theirs = present(self.tpm.nv_read(template.template(), area))?;
+        let theirs = present(self.tpm.nv_read(template.template(), area)).or_else(no_template)?;
         let len = match theirs {
             Some(len) => len,
             None => template.write(unique, area).map_err(too_small)?,
         };
         let Some(index) = template.nonce() else { return Ok((len, theirs.is_some())) };
         let (area, rest) = area.split_at_mut(NONCE_AT);
-        let Some(nonce_len) = present(self.tpm.nv_read(index, rest))? else {
+        let nonce = present(self.tpm.nv_read(index, rest)).or_else(no_template)?;
+        let Some(nonce_len) = nonce else {
             return Ok((len, theirs.is_some()));
         };
         let with_nonce = template.write_nonce(&rest[..nonce_len], area, len);
@@ -331,9 +333,22 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
                 .make_endorsement(ek.template, &mut area, is_it)?
                 .ok_or(VaultError::Trouble(Trouble::NoEndorsementKey))?,
         };
-        let has_password = PublicArea::parse(&area[..len])
-            .is_ok_and(|area| area.attributes.has(Attribute::UserWithAuth));
-        Ok(Usable { handle, policy: (!has_password).then_some(ek.name.alg()) })
+        Ok(Usable { handle, policy: policy(&area[..len]) })
+    }
+}
+
+/// The algorithm of the policy that the use of this key takes; `None` if its password will do.
+#[inline(never)]
+fn policy(area: &[u8]) -> Option<HashAlg> {
+    let area = PublicArea::parse(area).ok()?;
+    (!area.attributes.has(Attribute::UserWithAuth)).then_some(area.name_alg)
+}
+
+/// What is longer than any template or nonce is neither.
+fn no_template<E>(error: TpmError<E>) -> Result<Option<usize>, TpmError<E>> {
+    match error {
+        TpmError::BufferTooSmall { .. } => Ok(None),
+        _ => Err(error),
     }
 }
 
