@@ -104,3 +104,37 @@ fn the_first_steps_lead_to_a_device_that_is_heard() {
     });
     assert_eq!(background.len(), 4, "broker, provisioner, agent, backend");
 }
+
+/// Where the reason codes of attestation are given out.
+const CODES: [&str; 5] = [
+    "provisioner/src/attest/ek/refusal.rs",
+    "provisioner/src/attest/evidence/error.rs",
+    "provisioner/src/challenge.rs",
+    "provisioner/src/enroll/refusal/tpm.rs",
+    "provisioner/src/http/challenge.rs",
+];
+
+/// Goal: an operator who meets a reason code of attestation finds it explained.
+#[test]
+fn every_reason_code_of_attestation_is_explained() {
+    let page = read(&programs::top().join("docs/attestation.md"));
+    let mut found = 0;
+    for file in CODES {
+        let source = read(&programs::top().join(file));
+        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+        // Whole codes stand alone behind an arrow, those of keys begin with the role's.
+        for line in source.lines().map(str::trim) {
+            let whole = line.rsplit_once("=> \"").map(|(_, code)| code);
+            let ending = line.split_once("concat!($role, \"").map(|(_, code)| code);
+            let alone = line.strip_prefix('"').filter(|rest| rest.ends_with('"'));
+            let Some(code) = whole.or(ending).or(alone) else { continue };
+            let code = code.split('"').next().unwrap_or_default();
+            let is_code = |octet: u8| octet.is_ascii_lowercase() || octet == b'-';
+            if code.contains('-') && code.bytes().all(is_code) {
+                assert!(page.contains(&format!("`{code}`")), "{code} of {file} is not explained");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 80, "only {found} codes were found");
+}
