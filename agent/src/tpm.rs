@@ -25,6 +25,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,8 +64,9 @@ const WORK_MAX: Duration =
 /// At an orderly end the TPM has so long to finish what it is doing and to be shut down.
 pub const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// A person who asks how the TPM stands waits for its answer so long; then they get the last.
-const LOOK_MAX: Duration = Duration::from_secs(3);
+/// Who asks a running agent how the TPM stands waits for a fresh answer so long, which is plenty for
+/// a TPM with nothing else to do; then they get the last.
+pub const LOOK_MAX: Duration = Duration::from_millis(100);
 
 /// The name of the thread.
 const THREAD: &str = "fleetcert-tpm";
@@ -86,7 +88,11 @@ pub(crate) struct Tpm {
     open: Arc<dyn Open>,
     shared: Arc<Mutex<Shared>>,
     running: RefCell<Option<(Way, Rc<Ending>)>>,
+    looking: Arc<AtomicBool>,
 }
+
+/// Somebody looks; until this is dropped nobody else needs to.
+struct Looking(Arc<AtomicBool>);
 
 /// How the TPM stood when it was last seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,7 +124,8 @@ impl Tpm {
     }
 
     pub(crate) fn over(open: Arc<dyn Open>) -> Self {
-        Self { open, shared: Arc::default(), running: RefCell::default() }
+        let (shared, looking) = (Arc::default(), Arc::default());
+        Self { open, shared, running: RefCell::default(), looking }
     }
 
     /// Works from now on with no other TPM than this, or with any.
@@ -157,10 +164,20 @@ impl Tpm {
         Ok(way)
     }
 
-    /// Asks the TPM how it stands, for no longer than [`LOOK_MAX`]; [`Tpm::standing`] tells.
-    pub(crate) async fn look(&self) {
-        let looked = within(LOOK_MAX, self.ask(|chip| chip.facts().map(drop))).await;
-        if looked.is_none() {
+    /// Asks the TPM how it stands, and waits for no longer than `limit`; [`Tpm::standing`] tells.
+    /// Nobody's asking keeps the thread from work: one question waits in its queue at a time.
+    pub(crate) async fn look(&self, limit: Duration) {
+        if self.looking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (looking, shared) = (Looking(Arc::clone(&self.looking)), Arc::clone(&self.shared));
+        let looked = self.ask(move |chip| {
+            let _until_done = &looking;
+            let facts = chip.facts()?;
+            lock(&shared).standing.facts = Some(facts);
+            Ok(())
+        });
+        if within(limit, looked).await.is_none() {
             log::debug!("the TPM did not say in time how it stands");
         }
     }
@@ -178,6 +195,12 @@ impl Tpm {
         if !ending.wait(CLOSE_MAX).await {
             log::warn!("the TPM did not end its work in time and was not shut down");
         }
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

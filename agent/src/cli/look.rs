@@ -19,6 +19,7 @@ use crate::entropy::Entropy;
 use crate::keystore::KeyStore;
 use crate::status::{KeyStatus, Status, View};
 use crate::store::Store;
+use crate::tpm::SIGN_MAX;
 
 pub(super) fn status(config: &Config, as_json: bool) -> Result<Exit, CliError> {
     let status = look(config)?;
@@ -58,7 +59,8 @@ pub(super) fn at_rest(config: &Config) -> Result<Status, CliError> {
     let key = match keys(config, machine.record())? {
         None => KeyStatus::planned(config.key.backend),
         Some(keys) => block_on(async {
-            keys.look().await;
+            // Nobody else asks the TPM for anything: it has the time that it needs.
+            keys.look(SIGN_MAX).await;
             keys.close().await;
             keys.status(view.spki_sha256())
         }),

@@ -22,6 +22,7 @@ use crate::context::Executor;
 use crate::disk::{Disk, StateDir};
 use crate::link::{Link, Publication};
 use crate::status::Board;
+use crate::tpm::LOOK_MAX;
 
 /// Connections served at once; each may hold a request of [`REQUEST_LEN_MAX`].
 const CONNECTIONS_MAX: usize = 16;
@@ -148,7 +149,7 @@ impl Desk {
             Ok(Request::Publish { topic, payload }) => self.publish(topic, payload).await,
             Ok(Request::Renew {}) => self.command(Command::Renew),
             Ok(Request::Status {}) => {
-                self.board.keys().look().await;
+                self.board.keys().look(LOOK_MAX).await;
                 let status = self.board.status(SystemClock.mono(), self.link.status());
                 status.map(|status| Answer::Status(Box::new(status))).ok_or(Refusal::NotReady)
             }

@@ -21,6 +21,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetcert_core::event::Failure;
 use fleetcert_core::port::Keys;
@@ -242,10 +243,10 @@ impl KeyStore {
         }
     }
 
-    /// Asks the TPM, if there is one, how it stands; for no longer than a few seconds.
-    pub async fn look(&self) {
+    /// Asks the TPM, if there is one, how it stands, and waits for no longer than `limit`.
+    pub async fn look(&self, limit: Duration) {
         if let Some(tpm) = self.tpm() {
-            tpm.look().await;
+            tpm.look(limit).await;
         }
     }
 

@@ -18,6 +18,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetcert_core::est::csr::{P256Signature, p256_spki};
 use fleetcert_core::record::{KeySource, Slot};
@@ -216,8 +217,8 @@ impl TpmKeys {
         self.tpm.standing()
     }
 
-    pub(super) async fn look(&self) {
-        self.tpm.look().await;
+    pub(super) async fn look(&self, limit: Duration) {
+        self.tpm.look(limit).await;
     }
 
     pub(super) async fn close(&self) {

@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) ek: EkId,
     /// What is in the way of everything.
     pub(crate) trouble: Option<TpmTrouble>,
+    /// Failed authorizations.
+    pub(crate) failures: u32,
     /// Keys made so far.
     pub(crate) made: u8,
     opened: usize,
@@ -33,7 +35,7 @@ pub(crate) struct State {
 impl FakeTpm {
     pub(crate) fn new(seed: u8, ek: u8) -> Self {
         let ek = EkId([ek; 32]);
-        let state = State { seed, ek, trouble: None, made: 0, opened: 0, closed: 0 };
+        let state = State { seed, ek, trouble: None, failures: 0, made: 0, opened: 0, closed: 0 };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -104,7 +106,7 @@ impl Chip for FakeChip {
             manufacturer: "FAKE".to_owned(),
             firmware: "1.2.3.4".to_owned(),
             is_locked: false,
-            failures: 0,
+            failures: self.tpm.state().failures,
             failures_max: 3,
             recovery_s: 1000,
         })

@@ -12,6 +12,7 @@ use crate::keystore::{KeyStore, erase_anchor, erase_keys};
 use crate::tpm::fake::{FakeTpm, blob};
 
 const OPERATIONS_MAX: usize = 200;
+const SOON: Duration = Duration::from_secs(30);
 
 fn keys(disk: &Rc<CutDisk>, tpm: &FakeTpm) -> TpmKeys {
     let disk = Rc::clone(disk) as Rc<dyn Disk>;
@@ -325,7 +326,7 @@ fn the_status_tells_the_tpm() {
     let store = KeyStore::over(KeyBackend::Tpm, files, Some(keys), Causes::default());
     let status = store.status(Some(&sha256(&first)));
     assert_eq!(status.tpm.as_ref().unwrap().state, "unknown");
-    block_on(store.look());
+    block_on(store.look(SOON));
     let status = store.status(Some(&sha256(&first)));
     let json = serde_json::to_value(&status).unwrap();
     let text = |pointer: &str| json.pointer(pointer).unwrap().to_string();
@@ -338,8 +339,11 @@ fn the_status_tells_the_tpm() {
     assert!(text("/ak_name").starts_with("\"000b"));
     assert_eq!(serde_json::from_value::<crate::status::KeyStatus>(json).unwrap(), status);
     assert!(status.to_string().contains("in the TPM, attested"), "{status}");
+    tpm.state().failures = 2;
+    block_on(store.look(SOON));
+    assert_eq!(store.status(None).tpm.unwrap().lockout.unwrap().counter, 2);
     tpm.state().trouble = Some(TpmTrouble::FailureMode);
-    block_on(store.look());
+    block_on(store.look(SOON));
     let status = store.status(None);
     assert!(status.is_out_of_reach() && !status.attested);
     assert!(status.to_string().contains("to do     take the power away"), "{status}");
