@@ -25,11 +25,16 @@ impl<S: Serial, C: Clock> Console<S, C> {
 }
 
 impl<S: Serial + Send, C: Clock + Send + Sync> Log for Console<S, C> {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+    /// This crate and those of the core speak; what drivers of others have to say is for those who
+    /// write drivers.
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("fleetcert")
     }
 
     fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
         let mut line = Line(&self.serial);
         let (now_ms, level) = (self.clock.now_ms(), record.level().as_str());
         // A serial line takes everything: there is no error to tell.

@@ -186,3 +186,21 @@ fn an_address_needs_no_name_server() {
     #[cfg(not(feature = "dns"))]
     assert_eq!(net.resolve("broker.example", 0), Err(NetError::Name));
 }
+
+/// Goal: a name is looked up where the lease says; one that does not exist and a name server that
+/// is silent are errors, and leave room for the next question.
+#[cfg(feature = "dns")]
+#[test]
+fn a_name_is_looked_up() {
+    let (net, _cable) = world(Manners::Echo);
+    for _ in 0..3 {
+        assert_eq!(net.resolve("broker.example", after(&net, 10_000)), Ok(HOST));
+        assert_eq!(net.resolve("nobody.example", after(&net, 10_000)), Err(NetError::Unknown));
+        assert_eq!(net.resolve("a..b", after(&net, 10_000)), Err(NetError::Name));
+    }
+    let (net, _cable) = world(Manners::Silent);
+    for _ in 0..3 {
+        let error = net.resolve("broker.example", after(&net, 2_000)).unwrap_err();
+        assert_eq!(error, NetError::TimedOut { during: Step::Resolve });
+    }
+}

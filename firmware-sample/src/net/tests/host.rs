@@ -62,6 +62,7 @@ struct Host {
     interface: Interface,
     sockets: SocketSet<'static>,
     dhcp: SocketHandle,
+    dns: SocketHandle,
     listeners: [SocketHandle; LISTENERS],
     port: u16,
     manners: Manners,
@@ -110,21 +111,35 @@ impl Host {
         let mut dhcp = udp::Socket::new(buffer(), buffer());
         dhcp.bind(67).unwrap();
         let dhcp = sockets.add(dhcp);
+        let mut dns = udp::Socket::new(buffer(), buffer());
+        dns.bind(53).unwrap();
+        let dns = sockets.add(dns);
         let listeners = [(); LISTENERS].map(|()| {
             let buffer = || tcp::SocketBuffer::new(vec![0; 4096]);
             sockets.add(tcp::Socket::new(buffer(), buffer()))
         });
-        Self { wire, interface, sockets, dhcp, listeners, port, manners, leases: 0 }
+        Self { wire, interface, sockets, dhcp, dns, listeners, port, manners, leases: 0 }
     }
 
     fn step(&mut self, now: Instant) {
         self.interface.poll(now, &mut self.wire, &mut self.sockets);
         self.give_leases();
+        self.tell_names();
         for listener in self.listeners {
             let socket = self.sockets.get_mut::<tcp::Socket<'_>>(listener);
             behave(socket, self.manners, self.port);
         }
         self.interface.poll(now, &mut self.wire, &mut self.sockets);
+    }
+
+    fn tell_names(&mut self) {
+        let socket = self.sockets.get_mut::<udp::Socket<'_>>(self.dns);
+        while let Ok((question, from)) = socket.recv() {
+            let answer = answer(question);
+            if self.manners != Manners::Silent {
+                socket.send_slice(&answer, from.endpoint).unwrap();
+            }
+        }
     }
 
     fn give_leases(&mut self) {
@@ -159,6 +174,21 @@ impl Host {
             socket.send_slice(&octets, (Ipv4Addr::BROADCAST, 68)).unwrap();
         }
     }
+}
+
+/// The answer to a question for an address, by RFC 1035 §4: ours for every name with a `b` at its
+/// start, and that there is no such name for all others.
+fn answer(question: &[u8]) -> Vec<u8> {
+    let mut answer = question.to_vec();
+    let is_known = question[13] == b'b';
+    answer[2..4].copy_from_slice(if is_known { &[0x81, 0x80] } else { &[0x81, 0x83] });
+    if is_known {
+        answer[7] = 1;
+        // The name of the question, A, IN, a minute, four octets.
+        answer.extend([0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        answer.extend(HOST.octets());
+    }
+    answer
 }
 
 fn behave(socket: &mut tcp::Socket<'_>, manners: Manners, port: u16) {
