@@ -65,6 +65,7 @@ pub struct TpmSocket {
     stream: Option<UnixStream>,
     exchanges: Vec<Exchange>,
     spoilt: Option<(usize, usize, Mishap)>,
+    spoilt_code: Option<(u32, Mishap)>,
     /// What it was asked to wait, milliseconds; it does not.
     pub paused_ms: u32,
 }
@@ -74,7 +75,14 @@ impl TpmSocket {
     #[must_use]
     pub fn new(path: &Path) -> Self {
         let path = path.to_path_buf();
-        Self { path, stream: None, exchanges: Vec::new(), spoilt: None, paused_ms: 0 }
+        Self {
+            path,
+            stream: None,
+            exchanges: Vec::new(),
+            spoilt: None,
+            spoilt_code: None,
+            paused_ms: 0,
+        }
     }
 
     /// Makes `mishap` happen to the command after `spared` others, and to `count` in all.
@@ -82,9 +90,15 @@ impl TpmSocket {
         self.spoilt = Some((spared, count, mishap));
     }
 
+    /// Makes `mishap` happen to every command of this code from now on.
+    pub const fn spoil_all(&mut self, code: u32, mishap: Mishap) {
+        self.spoilt_code = Some((code, mishap));
+    }
+
     /// Whether a mishap is still to come; it is called off.
     pub const fn call_off(&mut self) -> bool {
-        self.spoilt.take().is_some()
+        let is_one_spoilt = self.spoilt.take().is_some();
+        self.spoilt_code.take().is_some() || is_one_spoilt
     }
 
     /// Closes the connection: the TPM serves another program then.
@@ -98,7 +112,10 @@ impl TpmSocket {
     }
 
     /// The mishap of the command that comes now.
-    const fn next_mishap(&mut self) -> Option<Mishap> {
+    fn next_mishap(&mut self, code: u32) -> Option<Mishap> {
+        if let Some((_, mishap)) = self.spoilt_code.filter(|&(spoilt, _)| spoilt == code) {
+            return Some(mishap);
+        }
         match self.spoilt {
             Some((0, 1, mishap)) => {
                 self.spoilt = None;
@@ -150,7 +167,7 @@ impl Transact for TpmSocket {
 
     fn transact(&mut self, command: &[u8], response: &mut [u8]) -> io::Result<usize> {
         let lost = || Err(io::Error::from(io::ErrorKind::BrokenPipe));
-        let mishap = self.next_mishap();
+        let mishap = self.next_mishap(word(command, 6));
         let answer_len = match mishap {
             Some(Mishap::LoseCommand) => return lost(),
             Some(Mishap::Answer(code)) => {

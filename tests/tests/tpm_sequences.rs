@@ -358,6 +358,25 @@ fn full_slots_are_waited_for_and_named() {
     assert_eq!(bench.leftovers(), [""; 0]);
 }
 
+/// Goal: a TPM that is ours alone and full nevertheless, as behind a resource manager, is swept at
+/// once, then waited for, and named.
+#[test]
+fn a_full_tpm_is_swept_before_it_is_waited_for() {
+    let mut bench = Bench::new();
+    let key = bench.make(Template::DeviceKey);
+    bench.vault.sign(&key, &[1; 32]).or_fail("a signature");
+    bench.wire().spoil(0, 1, Mishap::Answer(0x902));
+    bench.vault.sign(&key, &[1; 32]).or_fail("a signature after a sweep");
+    assert_eq!(bench.wire().paused_ms, 0);
+    fill(&mut bench);
+    bench.vault.sign(&key, &[1; 32]).or_fail("a signature after a sweep");
+    assert_eq!((bench.wire().paused_ms, bench.leftovers()), (0, vec![]));
+
+    bench.wire().spoil_all(Code::ContextLoad.id(), Mishap::Answer(0x902));
+    assert_eq!(trouble(bench.vault.sign(&key, &[1; 32])), Trouble::NoSlots);
+    assert!(bench.wire().paused_ms >= 1_000);
+}
+
 /// Goal: a TPM that is busy is asked again, with pauses, and not for ever.
 #[test]
 fn a_busy_tpm_is_asked_again() {

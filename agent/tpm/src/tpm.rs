@@ -75,6 +75,8 @@ pub struct Tpm<T> {
     sharing: Sharing,
     owed: [Option<Handle>; OWED_MAX],
     lost: bool,
+    /// Nothing of ours is in the way: everything has been flushed since the call began.
+    is_swept: bool,
     buffer: [u8; BUFFER_LEN],
 }
 
@@ -96,7 +98,14 @@ impl<T> fmt::Debug for Tpm<T> {
 impl<T> Tpm<T> {
     /// A TPM behind `transport`. Nothing is sent.
     pub const fn new(transport: T, sharing: Sharing) -> Self {
-        Self { transport, sharing, owed: [None; OWED_MAX], lost: false, buffer: [0; BUFFER_LEN] }
+        Self {
+            transport,
+            sharing,
+            owed: [None; OWED_MAX],
+            lost: false,
+            is_swept: false,
+            buffer: [0; BUFFER_LEN],
+        }
     }
 
     /// Who else uses it.
@@ -155,8 +164,9 @@ impl<T: Transact> Tpm<T> {
             };
             let patience_ms = match refusal.patience() {
                 Patience::Busy => BUSY_MS_MAX,
-                // Nobody else's slots can become free: what fills the TPM is to be swept.
-                Patience::Full if self.sharing == Sharing::Exclusive => 0,
+                // What fills the TPM is ours, and to be swept before others are waited for: the
+                // kernel, behind a resource manager.
+                Patience::Full if self.sharing == Sharing::Exclusive && !self.is_swept => 0,
                 Patience::Full => FULL_MS_MAX,
                 Patience::None => 0,
             };
@@ -243,6 +253,7 @@ impl<T: Transact> Tpm<T> {
     ///
     /// [`TpmError`]; what is left stays owed.
     pub fn settle(&mut self) -> Result<(), TpmError<T::Error>> {
+        self.is_swept = false;
         for index in 0..OWED_MAX {
             if let Some(handle) = self.owed[index].take() {
                 self.flush(handle)?;
@@ -272,7 +283,7 @@ impl<T: Transact> Tpm<T> {
                 }
             }
         }
-        self.lost = false;
+        (self.lost, self.is_swept) = (false, true);
         Ok(())
     }
 
