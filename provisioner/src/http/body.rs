@@ -18,7 +18,7 @@ const LIBEST_USER_AGENT: &str = "libest";
 pub enum Style {
     /// A single line that ends in a newline.
     OneLine,
-    /// Lines of [`LINE_LEN`] characters, each ending in a newline.
+    /// Lines of 64 characters, each ending in a newline.
     Wrapped,
 }
 
