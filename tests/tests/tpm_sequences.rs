@@ -87,8 +87,8 @@ fn verifies(key: &KeyBlob, digest: &[u8; 32], signature: &[u8]) -> bool {
     key.verify_prehash(digest, &signature).is_ok()
 }
 
-fn trouble<R: std::fmt::Debug>(outcome: Result<R, Failure>) -> Trouble {
-    outcome.expect_err("a refusal").trouble()
+fn trouble<R>(outcome: Result<R, Failure>) -> Trouble {
+    outcome.err().or_fail("a refusal").trouble()
 }
 
 fn codes(exchanges: &[Exchange]) -> Vec<u32> {
