@@ -15,6 +15,7 @@ use fleetcert_core::est::csr::{P256Signature, UnsignedRequest, p256_spki};
 use fleetcert_core::est::evidence::Evidence;
 use fleetcert_core::wire::{CHALLENGE_HEADER, CHALLENGE_PATH, Challenge, ChallengeRequest};
 use fleetcert_core::wire::{MEDIA_TYPE, VERSION};
+use fleetcert_provisioner::attest::evidence::endorsement_key;
 use fleetcert_rig::swtpm::Swtpm;
 use fleetcert_tpm::attest::qualifying_data;
 use fleetcert_tpm::command::{Handle, Hierarchy};
@@ -133,6 +134,19 @@ impl Claimant {
         let ak = vault.make(Template::AttestationKey).or_fail("an attestation key");
         let key = vault.make(Template::DeviceKey).or_fail("a device key");
         Self { tpm, vault, ek, ek_public, certificates, ak, key }
+    }
+
+    /// The SubjectPublicKeyInfo of its endorsement key, DER.
+    #[must_use]
+    pub fn ek_spki(&self) -> Vec<u8> {
+        let key = endorsement_key(&self.ek_public).or_fail("an endorsement key");
+        key.spki_der()
+    }
+
+    /// The name of its endorsement key: SHA-256 of that, hexadecimal.
+    #[must_use]
+    pub fn ek_id(&self) -> String {
+        hex(&Sha256::digest(self.ek_spki()))
     }
 
     /// What an honest device asks with.
@@ -449,4 +463,13 @@ pub fn recorded(lab: &Lab, device: &str) -> Value {
 #[must_use]
 pub fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// The octets of hexadecimal digits.
+#[must_use]
+pub fn from_hex(digits: &str) -> Vec<u8> {
+    let pairs = digits.as_bytes().chunks_exact(2);
+    let pair = |pair| u8::from_str_radix(str::from_utf8(pair).unwrap_or_default(), 16);
+    assert!(digits.len().is_multiple_of(2), "an odd number of digits");
+    pairs.map(|octets| pair(octets).or_fail("two digits")).collect()
 }

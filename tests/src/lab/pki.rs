@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SigningKey as _,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SigningKey as _, SubjectPublicKeyInfo,
 };
 use x509_cert::der::asn1::BitString;
 use x509_cert::der::{Decode, Encode};
@@ -56,6 +57,56 @@ pub fn device(name: &str) -> CertificateParams {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params
+}
+
+/// What a good certificate of an endorsement key on a curve says: that it is for one, and what TPM
+/// it is in (TCG EK Credential Profile), in an alternative name, since it has no other.
+#[must_use]
+pub fn endorsement(manufacturer: &str) -> CertificateParams {
+    let mut params = named("");
+    params.distinguished_name = DistinguishedName::new();
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::KeyAgreement];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(EK_CERTIFICATE.to_vec())];
+    let model = [(1, manufacturer), (2, "SLB 9672"), (3, "id:000F0014")];
+    let attributes = model.map(|(last, text)| {
+        let oid = element(OID, &[0x67, 0x81, 0x05, 0x02, last]);
+        element(SET, &element(SEQUENCE, &[oid, element(UTF8_STRING, text.as_bytes())].concat()))
+    });
+    let name = element(DIRECTORY_NAME, &element(SEQUENCE, &attributes.concat()));
+    let names = element(SEQUENCE, &name);
+    let mut extension = CustomExtension::from_oid_content(&SUBJECT_ALT_NAME, names);
+    extension.set_criticality(true);
+    params.custom_extensions.push(extension);
+    params
+}
+
+/// A maker of chips, none of whose TPMs is software.
+pub const CHIP_MAKER: &str = "id:49465800";
+
+/// tcg-kp-EKCertificate.
+const EK_CERTIFICATE: [u64; 5] = [2, 23, 133, 8, 1];
+
+/// id-ce-subjectAltName.
+const SUBJECT_ALT_NAME: [u64; 4] = [2, 5, 29, 17];
+
+const OID: u8 = 0x06;
+const UTF8_STRING: u8 = 0x0C;
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const DIRECTORY_NAME: u8 = 0xA4;
+
+/// An element of DER (X.690 §8.1) with any tag and any content, also where that is no sense.
+#[must_use]
+pub fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let [.., high, low] = content.len().to_be_bytes();
+    let head = match content.len() {
+        0..=0x7F => vec![tag, low],
+        0x80..=0xFF => vec![tag, 0x81, low],
+        0x100..=0xFFFF => vec![tag, 0x82, high, low],
+        len => panic!("{len} octets, expected 65535 at most"),
+    };
+    [&head, content].concat()
 }
 
 /// Valid from 2020 to 2040.
@@ -108,16 +159,30 @@ impl Node {
         Self { der, key, params }
     }
 
-    /// Itself with something changed, and signed again by `issuer`.
+    /// What this one signs for a key of which only the public half is known
+    /// (`SubjectPublicKeyInfo`); DER.
     #[must_use]
-    pub fn spoilt(mut self, issuer: &Self, change: impl FnOnce(&mut TbsCertificate)) -> Self {
-        let mut certificate = Certificate::from_der(&self.der).or_fail("a certificate");
+    pub fn signs_for(&self, params: &CertificateParams, spki: &[u8]) -> Vec<u8> {
+        let key = SubjectPublicKeyInfo::from_der(spki).or_fail("a public key");
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        params.signed_by(&key, &issuer).or_fail("a certificate").der().to_vec()
+    }
+
+    /// The certificate `der` with something changed, and signed again by this one.
+    #[must_use]
+    pub fn signs_again(&self, der: &[u8], change: impl FnOnce(&mut TbsCertificate)) -> Vec<u8> {
+        let mut certificate = Certificate::from_der(der).or_fail("a certificate");
         change(&mut certificate.tbs_certificate);
         let content = certificate.tbs_certificate.to_der().or_fail("DER");
-        let signature = issuer.key.sign(&content).or_fail("a signature");
+        let signature = self.key.sign(&content).or_fail("a signature");
         certificate.signature = BitString::from_bytes(&signature).or_fail("a bit string");
-        self.der = certificate.to_der().or_fail("DER");
-        self
+        certificate.to_der().or_fail("DER")
+    }
+
+    /// Itself with something changed, and signed again by `issuer`.
+    #[must_use]
+    pub fn spoilt(self, issuer: &Self, change: impl FnOnce(&mut TbsCertificate)) -> Self {
+        Self { der: issuer.signs_again(&self.der, change), ..self }
     }
 
     /// The uncompressed point of its key.
