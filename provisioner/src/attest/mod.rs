@@ -91,7 +91,7 @@ fn hex_octets<const N: usize>(digits: &str) -> Option<[u8; N]> {
     for (octet, pair) in octets.iter_mut().zip(pairs) {
         *octet = pair.iter().try_fold(0, |value, digit| {
             let digit = char::from(*digit).to_digit(16)? as u8;
-            Some(value << 4 | digit)
+            Some(value * 16 + digit)
         })?;
     }
     Some(octets)

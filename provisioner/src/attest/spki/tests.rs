@@ -231,7 +231,8 @@ fn keys_for_something_else_are_named() {
 #[test]
 fn keys_and_errors_read_as_text() {
     let key = Key::ec(Curve::P256, &P256_X, &P256_Y).unwrap();
-    assert_eq!(format!("{key:?}"), format!("Key(EC P-256, {})", key.ek_id()));
+    let id = key.ek_id();
+    assert_eq!(format!("{key:?} {id:?}"), format!("Key(EC P-256, {id}) EkId({id})"));
     let found = ObjectIdentifier::new_unwrap("1.2.3");
     for (error, text) in [
         (KeyError::Algorithm { found }, "the key is for algorithm 1.2.3, expected RSA or EC"),
