@@ -1,14 +1,14 @@
 //! The TPM of this device: one thread owns it, everybody else asks.
 //!
-//! **What it is.** [`Tpm`] is the way to the thread ([`thread`]) that opens the TPM when it is first
+//! **What it is.** `Tpm` is the way to the thread (`thread`) that opens the TPM when it is first
 //! needed, does one thing after the other with it, and opens it again when it broke. What can be
-//! asked is [`chip::Chip`]; what can be in the way is [`TpmTrouble`].
+//! asked is `chip::Chip`; what can be in the way is [`TpmTrouble`].
 //!
 //! **What it must never do.** Hold the executor up: a signature takes a discrete chip a fifth of a
 //! second, and a hanging one for ever. Work with a TPM that is not the one whose keys are expected.
 //! Leave the TPM without TPM2_Shutdown at an orderly end.
 //!
-//! **Why that is sound.** No other thread has a [`chip::Chip`]. Each time the TPM is opened, its
+//! **Why that is sound.** No other thread has a `chip::Chip`. Each time the TPM is opened, its
 //! storage primary is compared with the one that was recorded, before anything is asked of it;
 //! whether another one means that this TPM was cleared, or that it is another TPM, its endorsement
 //! key says, which clearing does not change.
@@ -64,8 +64,8 @@ const WORK_MAX: Duration =
 /// At an orderly end the TPM has so long to finish what it is doing and to be shut down.
 pub const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// Who asks a running agent how the TPM stands waits for a fresh answer so long, which is plenty for
-/// a TPM with nothing else to do; then they get the last.
+/// Who asks a running agent how the TPM stands waits for a fresh answer so long, which is plenty
+/// for a TPM with nothing else to do; then they get the last.
 pub const LOOK_MAX: Duration = Duration::from_millis(100);
 
 /// The name of the thread.

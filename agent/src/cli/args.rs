@@ -24,7 +24,7 @@ pub struct Arguments {
 /// Shown below the help.
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failure, 2 usage or configuration, 3 not enrolled, \
                           4 degraded or about to expire, 5 refused by the server, \
-                          6 key hardware unavailable, 75 try again later.";
+                          6 TPM unavailable, 75 try again later.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]

@@ -74,8 +74,8 @@ pub(super) fn decommission(config: Config, yes: bool) -> Result<Exit, CliError> 
 }
 
 /// Keys first: were it cut off in between, a record without its key is a lost key, which the
-/// agent can tell; a key without a record would stop it. What ties the directory to a TPM goes last:
-/// without it, a record would be one of keys in files.
+/// agent can tell; a key without a record would stop it. What ties the directory to a TPM goes
+/// last: without it, a record would be one of keys in files.
 pub(super) fn wipe(config: &Config, yes: bool) -> Result<Exit, CliError> {
     confirmed(yes, "wipe")?;
     let state = StateDir::open(&config.state_dir).map_err(CliError::StateDir)?;

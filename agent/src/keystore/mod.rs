@@ -8,8 +8,8 @@
 //! out of reach: the machine gives an identity up when its key is lost. Replace an identity that
 //! lives in a TPM by one in files, or the other way round, without a person having said so.
 //!
-//! **Why that is sound.** Where the keys of a state directory live is told by the files in it, before
-//! anything else is asked: once the first key was made, nothing decides anew (`home`). A
+//! **Why that is sound.** Where the keys of a state directory live is told by the files in it,
+//! before anything else is asked: once the first key was made, nothing decides anew (`home`). A
 //! configuration that says otherwise is refused before the agent runs.
 
 mod file;

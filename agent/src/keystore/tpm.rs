@@ -7,9 +7,9 @@
 //! **What it must never do.** Touch a blob because its TPM is out of reach, or is another one. Make
 //! a key outside of the TPM instead.
 //!
-//! **Why that is sound.** A new key is made where there is none, where its blob does not load in the
-//! TPM that the anchor names, and where that TPM was cleared, which its endorsement key proves. In
-//! all other states the answer is the name of the state, and the files stay as they are.
+//! **Why that is sound.** A new key is made where there is none, where its blob does not load in
+//! the TPM that the anchor names, and where that TPM was cleared, which its endorsement key proves.
+//! In all other states the answer is the name of the state, and the files stay as they are.
 
 mod anchor;
 

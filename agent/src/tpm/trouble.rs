@@ -202,16 +202,16 @@ impl TpmTrouble {
                 "report it together with the log and `tpm2_getcap properties-fixed`"
             }
             Self::Swapped { .. } => {
-                "put the TPM back that the keys are in; if this is meant to be the new one, have it \
-                 admitted with `fleetcert-provisioner device replace`, then `fleetcert-agent wipe \
+                "put the TPM back that the keys are in; if this is meant to be the new one, have \
+                 it admitted with `fleetcert-provisioner device replace`, then `fleetcert-agent wipe \
                  --yes` and enroll again"
             }
             Self::Tampered { .. } => {
                 "treat the device as attacked: look at what sits between its processor and its TPM"
             }
             Self::Wedged { .. } => {
-                "nothing, if it passes: the agent opens the TPM again by itself; otherwise take the \
-                 power away from the device and give it back"
+                "nothing, if it passes: the agent opens the TPM again by itself; otherwise take \
+                 the power away from the device and give it back"
             }
         }
     }

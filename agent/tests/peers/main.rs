@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attest;
 mod est;
 mod session;
 mod switch;

@@ -4,6 +4,7 @@ pub(crate) mod broker;
 pub(crate) mod device;
 pub(crate) mod pki;
 pub(crate) mod server;
+pub(crate) mod swtpm;
 
 use std::future::Future;
 use std::time::Duration;

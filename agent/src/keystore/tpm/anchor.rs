@@ -8,8 +8,8 @@
 //! anchored one means that the keys are gone: a flipped bit must not say so. Hold a secret: the
 //! blob is wrapped, and of use to its own TPM only.
 //!
-//! **Why that is sound.** A digest stands over the whole file, and a file is replaced as a whole, the
-//! first copy before the second: of two good ones the first holds, and a cut leaves a good one.
+//! **Why that is sound.** A digest stands over the whole file, and a file is replaced as a whole,
+//! the first copy before the second: of two good ones the first holds, and a cut leaves a good one.
 
 use fleetcert_core::record::Slot;
 use fleetcert_tpm::name::{NAME_LEN_MAX, Name};
