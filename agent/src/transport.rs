@@ -45,8 +45,8 @@ pub const COMMAND_MAX: Duration = Duration::from_secs(15);
 /// slow chip up to a minute.
 pub const MAKING_MAX: Duration = Duration::from_secs(120);
 
-/// Codes of the commands that [`MAKING_MAX`] is for: CreatePrimary, SelfTest, Create (TPM 2.0 Part 2
-/// §6.5.2).
+/// Codes of the commands that [`MAKING_MAX`] is for: CreatePrimary, SelfTest, Create (TPM 2.0
+/// Part 2 §6.5.2).
 const MAKING: [[u8; 4]; 3] = [[0, 0, 1, 0x31], [0, 0, 1, 0x43], [0, 0, 1, 0x53]];
 
 /// Where a TPM is when nothing is said: behind the kernel's resource manager, which keeps the keys

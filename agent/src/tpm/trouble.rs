@@ -203,8 +203,8 @@ impl TpmTrouble {
             }
             Self::Swapped { .. } => {
                 "put the TPM back that the keys are in; if this is meant to be the new one, have \
-                 it admitted with `fleetcert-provisioner device replace`, then `fleetcert-agent wipe \
-                 --yes` and enroll again"
+                 it admitted with `fleetcert-provisioner device replace`, then \
+                 `fleetcert-agent wipe --yes` and enroll again"
             }
             Self::Tampered { .. } => {
                 "treat the device as attacked: look at what sits between its processor and its TPM"
