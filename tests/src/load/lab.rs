@@ -1,6 +1,7 @@
 //! A provisioner of our own with devices that are enrolled: where loads and budgets begin.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use fleetcert_rig::provisioner::{Provisioner, Terms};
@@ -29,7 +30,7 @@ pub struct Bench {
 #[derive(Debug)]
 pub struct Syncs {
     strace: Child,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 impl Bench {
@@ -92,18 +93,7 @@ impl Bench {
     ///
     /// When there is no strace, or it may not attach.
     pub fn count_syncs(&self) -> Result<Syncs, LoadError> {
-        let log = self.place.join("syncs");
-        let pid = self.pid()?;
-        let strace = Command::new("strace")
-            .args(["-f", "-e", "trace=fdatasync,fsync", "-p", &pid.to_string(), "-o"])
-            .arg(&log)
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("strace does not start: {error}"))?;
-        let syncs = Syncs { strace, log };
-        Stop::default()
-            .until("strace to attach", ATTACH_WAIT_MS_MAX, || Ok(is_traced(pid).then_some(())))?;
-        Ok(syncs)
+        Syncs::of(self.pid()?, self.place.join("syncs"))
     }
 
     fn pid(&self) -> Result<u32, LoadError> {
@@ -112,6 +102,24 @@ impl Bench {
 }
 
 impl Syncs {
+    /// Counts those of a process from here on; what is seen of them goes to the file `log`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no strace, or it may not attach.
+    pub fn of(pid: u32, log: PathBuf) -> Result<Self, LoadError> {
+        let strace = Command::new("strace")
+            .args(["-f", "-e", "trace=fdatasync,fsync", "-p", &pid.to_string(), "-o"])
+            .arg(&log)
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("strace does not start: {error}"))?;
+        let syncs = Self { strace, log };
+        Stop::default()
+            .until("strace to attach", ATTACH_WAIT_MS_MAX, || Ok(is_traced(pid).then_some(())))?;
+        Ok(syncs)
+    }
+
     /// How many there have been.
     ///
     /// # Errors
