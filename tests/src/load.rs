@@ -9,5 +9,7 @@
 
 pub mod client;
 pub mod lab;
+pub mod line;
 pub mod plan;
+pub mod replay;
 pub mod server;
