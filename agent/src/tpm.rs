@@ -108,6 +108,8 @@ pub(crate) struct Standing {
 struct Shared {
     expected: Option<Expected>,
     standing: Standing,
+    /// The work at hand is but a look.
+    is_look: bool,
 }
 
 /// What the thread does with the TPM.
@@ -173,6 +175,7 @@ impl Tpm {
         let (looking, shared) = (Looking(Arc::clone(&self.looking)), Arc::clone(&self.shared));
         let looked = self.ask(move |chip| {
             let _until_done = &looking;
+            lock(&shared).is_look = true;
             let facts = chip.facts()?;
             lock(&shared).standing.facts = Some(facts);
             Ok(())
@@ -253,6 +256,12 @@ impl Keep for Keeper {
             lock(&self.shared).standing.facts = Some(facts);
         }
         let mut shared = lock(&self.shared);
+        let is_look = std::mem::take(&mut shared.is_look);
+        let past = shared.standing.trouble.as_ref();
+        if is_look && trouble.is_none() && past.is_some_and(|past| !past.is_break()) {
+            // That it answers does not say that it gives the keys.
+            return;
+        }
         if shared.standing.trouble.as_ref() != trouble {
             match trouble {
                 Some(trouble) => {

@@ -93,6 +93,31 @@ fn a_tpm_out_of_reach_costs_no_key() {
     }
 }
 
+// Goal: a look at a TPM that answers, and gives no key, says neither that all is well nor that the
+// TPM is away any more.
+#[test]
+fn a_look_takes_no_trouble_back_that_it_knows_nothing_of() {
+    let (disk, tpm, _) = enrolled();
+    let keys = keys(&disk, &tpm);
+    let gone = TpmTrouble::Wedged { reason: "no response".to_owned() };
+    for (trouble, remains) in [(TpmTrouble::NoSlots, true), (gone, false)] {
+        block_on(keys.probe(Slot::A)).unwrap();
+        tpm.state().trouble = Some(trouble.clone());
+        block_on(keys.probe(Slot::A)).unwrap_err();
+        tpm.state().trouble = None;
+        let looked = async {
+            while keys.standing().trouble.is_some() != remains {
+                keys.look(SOON).await;
+            }
+            keys.look(SOON).await;
+        };
+        block_on(crate::clock::within(SOON, looked)).unwrap();
+        assert_eq!(keys.standing().trouble, remains.then_some(trouble));
+        block_on(keys.probe(Slot::A)).unwrap();
+        assert_eq!(keys.standing().trouble, None);
+    }
+}
+
 // Goal: another TPM gets no key, and the keys of the first one are still there when it is back.
 #[test]
 fn another_tpm_is_told_and_nothing_is_overwritten() {
