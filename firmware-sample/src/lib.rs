@@ -25,6 +25,7 @@ pub mod blocking;
 pub mod board;
 pub mod console;
 pub mod factory;
+pub mod http;
 pub mod keystore;
 pub mod net;
 pub mod random;

@@ -1,0 +1,345 @@
+//! What a device asks of the provisioner, over a connection that has been proven.
+//!
+//! **What it is.** The core writes requests and reads answers (`fleetcert_core::enroll`); a
+//! [`Client`] carries them over one TLS stream, each request and its answer in one buffer that the
+//! caller lends, and all of them before one deadline.
+//!
+//! **What it must never do.** Keep a token longer than the request that carries it. Believe a time
+//! that was told outside the validity of the certificate it was told under. Take silence, or an end
+//! within an answer, for a refusal. Use a connection again of which nobody knows where it stands.
+//!
+//! **Why that is sound.** The stream exists only after the server has proven who it is. The buffer
+//! is zeroed before the first octet of an answer is read, and when no request came about. A
+//! connection is spent from the first octet of a request on, until its answer was read to the end
+//! and leaves it open. Each way to fail has its own variant; what the machine learns of it is a
+//! total match.
+
+mod fault;
+
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+
+use embedded_io::{Read, Write};
+use fleetcert_core::der::{self, Certificate};
+use fleetcert_core::device_id::DeviceId;
+use fleetcert_core::enroll::{
+    self, Answer, Dated, EnrollAnswer, Enrollment, LeafError, Provisioner, Refusal, Token,
+    check_leaf,
+};
+use fleetcert_core::event::Unfit;
+use fleetcert_core::http::{Progress, RequestError, Response, ResponseReader};
+use fleetcert_core::policy::Window;
+use fleetcert_core::port::{self, Advice};
+use fleetcert_core::record::{CertificateBytes, Identity, Serial};
+use fleetcert_core::time::{Validity, Wall};
+use fleetcert_core::wire::{Challenge, ChallengeRequest, NONCE_LEN};
+use zeroize::Zeroize as _;
+
+use crate::board::Clock;
+use crate::tls::TlsError;
+
+pub use self::fault::HttpError;
+
+/// Octets that suffice for every exchange but a challenge, whose request carries what
+/// certificates the TPM's endorsement key has: a head of 1 KiB, and 3 KiB for a request with
+/// evidence or a certificate, in base64.
+pub const BUFFER_LEN: usize = 4 * 1024;
+
+/// An outcome, with the time that the provisioner told, if it did and may be believed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told<T> {
+    /// The outcome.
+    pub outcome: Result<T, HttpError>,
+    /// The provisioner's time, within the validity of its certificate.
+    pub server_time: Option<Wall>,
+}
+
+/// What a request for a certificate is authenticated with.
+#[derive(Clone, Copy, Debug)]
+pub enum Credential<'a> {
+    /// The certificate of the connection, which the new one is to follow (RFC 7030 §4.2.2).
+    Certificate,
+    /// Nothing in the request's head: a factory's certificate of the connection, or evidence in
+    /// the request for a certificate.
+    Other,
+    /// A one-time token.
+    Token(Token<'a>),
+}
+
+/// Who asks whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Parties<'a> {
+    /// Us: no certificate is taken that names another device.
+    pub device_id: &'a DeviceId,
+    /// The provisioner.
+    pub provisioner: Provisioner<'a>,
+}
+
+/// Until when exchanges must be over. A transport with a deadline of its own ends a wait; this
+/// ends a peer that sends an octet at a time over one that has a limit for each read only.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline<C> {
+    /// The board's clock.
+    pub clock: C,
+    /// An instant of it, milliseconds.
+    pub at_ms: u64,
+}
+
+/// A connection to the provisioner, with the memory for an exchange.
+pub struct Client<'c, S, C> {
+    stream: &'c mut S,
+    /// When the server's certificate is valid.
+    server: Validity,
+    parties: Parties<'c>,
+    deadline: Deadline<C>,
+    buffer: &'c mut [u8],
+    is_spent: bool,
+}
+
+impl<'c, S: Read<Error = TlsError> + Write<Error = TlsError>, C: Clock> Client<'c, S, C> {
+    /// A client on `stream`, a [`crate::tls::Connection`] as a rule, on which nothing was said
+    /// yet; `server` is [`crate::tls::Connection::server_validity`]. What `buffer` holds is lost.
+    pub fn new(
+        stream: &'c mut S,
+        server: Validity,
+        parties: Parties<'c>,
+        deadline: Deadline<C>,
+        buffer: &'c mut [u8],
+    ) -> Self {
+        Self { stream, server, parties, deadline, buffer, is_spent: false }
+    }
+
+    /// Whether another exchange can be tried on this connection.
+    #[must_use]
+    pub const fn is_usable(&self) -> bool {
+        !self.is_spent
+    }
+
+    /// Asks which certificate the provisioner sees on this connection: its serial number. `nonce`
+    /// is random, and has to come back.
+    pub fn whoami(&mut self, nonce: &[u8; NONCE_LEN]) -> Told<Serial> {
+        let Parties { device_id, provisioner } = self.parties;
+        let write = |out: &mut [u8]| enroll::whoami(provisioner, nonce, out).map(<[u8]>::len);
+        self.exchange(
+            write,
+            |response| enroll::read_whoami(response, nonce),
+            |answer| {
+                let seen = done(answer)?;
+                if seen.device_id != device_id.as_str() {
+                    return Err(HttpError::PeerSawAnother);
+                }
+                serial(seen.serial)
+            },
+        )
+    }
+
+    /// Asks when to renew `certificate`, DER.
+    pub fn renewal_info(&mut self, certificate: &[u8]) -> Told<Advice> {
+        let mut text = [0; der::RENEWAL_ID_LEN_MAX];
+        let Some(renewal_id) = Certificate::parse(certificate)
+            .ok()
+            .and_then(|certificate| certificate.renewal_id(&mut text).ok())
+        else {
+            return Told::failed(HttpError::CertificateUnfit(Unfit::Form));
+        };
+        let provisioner = self.parties.provisioner;
+        self.exchange(
+            |out| enroll::renewal_info(provisioner, renewal_id, out).map(<[u8]>::len),
+            enroll::read_renewal_info,
+            |answer| {
+                let info = done(answer)?;
+                let window = Window::new(info.start, info.end);
+                Ok(Advice { window, retry_after_s: info.retry_after_s })
+            },
+        )
+    }
+
+    /// Asks what a TPM has to solve. The challenge lies in the buffer.
+    pub fn challenge(&mut self, message: &ChallengeRequest<'_>) -> Told<Challenge<'_>> {
+        let provisioner = self.parties.provisioner;
+        let write = |out: &mut [u8]| enroll::challenge(provisioner, message, out).map(<[u8]>::len);
+        self.exchange(write, enroll::read_challenge, done)
+    }
+
+    /// Asks for a certificate (RFC 7030 §4.2), and checks that what comes is one for this device
+    /// and for the key whose SubjectPublicKeyInfo has this SHA-256.
+    pub fn enroll(
+        &mut self,
+        enrollment: Enrollment<'_>,
+        credential: Credential<'_>,
+        spki_sha256: &[u8; 32],
+    ) -> Told<Identity> {
+        let parties = self.parties;
+        self.exchange(
+            |out| write_enrollment(parties, enrollment, credential, out),
+            enroll::read_enroll,
+            |answer| enrolled(answer, spki_sha256, parties.device_id),
+        )
+    }
+
+    /// One exchange, and the time as far as it is to be believed.
+    fn exchange<'b, A, T>(
+        &'b mut self,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, RequestError>,
+        parse: impl FnOnce(Response<'b>) -> Dated<A>,
+        take: impl FnOnce(A) -> Result<T, HttpError>,
+    ) -> Told<T> {
+        let server = self.server;
+        match self.ask(write) {
+            Ok(response) => {
+                let Dated { server_time, answer } = parse(response);
+                let outcome = answer.map_err(HttpError::Answer).and_then(take);
+                Told { outcome, server_time: believable(server_time, server) }
+            }
+            Err(error) => Told::failed(error),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, RequestError>,
+    ) -> Result<Response<'_>, HttpError> {
+        if self.is_spent {
+            return Err(HttpError::Spent);
+        }
+        let sent = write(self.buffer).map_err(HttpError::Request).and_then(|len| self.send(len));
+        // A token was in it, perhaps.
+        self.buffer.zeroize();
+        sent?;
+        let response = receive(self.stream, &self.deadline, self.buffer)?;
+        self.is_spent = response.head.closes();
+        Ok(response)
+    }
+
+    fn send(&mut self, len: usize) -> Result<(), HttpError> {
+        self.is_spent = true;
+        self.stream.write_all(self.buffer.get(..len).unwrap_or_default())?;
+        self.stream.flush()?;
+        Ok(())
+    }
+}
+
+fn receive<'b, S: Read<Error = TlsError>, C: Clock>(
+    stream: &mut S,
+    deadline: &Deadline<C>,
+    buffer: &'b mut [u8],
+) -> Result<Response<'b>, HttpError> {
+    let mut reader = ResponseReader::new(buffer);
+    loop {
+        if deadline.clock.now_ms() >= deadline.at_ms {
+            return Err(HttpError::Late);
+        }
+        // An end that the server did not announce is an error of the stream, and no answer's end.
+        let received = stream.read(reader.space())?;
+        if reader.advance(received).map_err(HttpError::Response)? == Progress::Done {
+            return reader.finish().map_err(HttpError::Response);
+        }
+    }
+}
+
+/// The time that was told, if the server's own certificate is valid at it: a server where it is
+/// not has a wrong clock or an old key, and neither may set ours.
+fn believable(told: Option<Wall>, server: Validity) -> Option<Wall> {
+    let told = told?;
+    let is_within = server.not_before <= told && told <= server.not_after;
+    if !is_within {
+        log::warn!("the provisioner says it is {}, outside its own certificate", told.0);
+    }
+    is_within.then_some(told)
+}
+
+fn write_enrollment(
+    Parties { device_id, provisioner }: Parties<'_>,
+    enrollment: Enrollment<'_>,
+    credential: Credential<'_>,
+    out: &mut [u8],
+) -> Result<usize, RequestError> {
+    let request = match credential {
+        Credential::Certificate => enroll::simplereenroll(provisioner, enrollment, out),
+        Credential::Other => enroll::simpleenroll(provisioner, enrollment, None, out),
+        Credential::Token(token) => {
+            enroll::simpleenroll(provisioner, enrollment, Some((device_id, token)), out)
+        }
+    };
+    request.map(<[u8]>::len)
+}
+
+fn enrolled(
+    answer: EnrollAnswer<'_>,
+    spki_sha256: &[u8; 32],
+    device_id: &DeviceId,
+) -> Result<Identity, HttpError> {
+    match answer {
+        EnrollAnswer::Busy { retry_after_s } => Err(HttpError::Busy { retry_after_s }),
+        EnrollAnswer::Pending { retry_after_s } => Err(HttpError::Pending { retry_after_s }),
+        EnrollAnswer::Refused(refusal) => Err(refused(refusal)),
+        EnrollAnswer::Issued { certificate } => identity(&certificate, spki_sha256, device_id),
+    }
+}
+
+/// Checks an issued certificate, and keeps what decisions rest on.
+fn identity(
+    certificate: &Certificate<'_>,
+    spki_sha256: &[u8; 32],
+    device_id: &DeviceId,
+) -> Result<Identity, HttpError> {
+    check_leaf(certificate, spki_sha256, device_id).map_err(|error| {
+        log::warn!("{error}");
+        let is_key = matches!(error, LeafError::Key { .. });
+        HttpError::CertificateUnfit(if is_key { Unfit::Key } else { Unfit::Form })
+    })?;
+    let der = certificate.as_der();
+    Ok(Identity {
+        serial: serial(certificate.serial())?,
+        validity: certificate.validity(),
+        spki_sha256: *spki_sha256,
+        certificate: CertificateBytes::from_slice(der)
+            .map_err(|_| HttpError::CertificateTooLong { found: der.len() })?,
+    })
+}
+
+fn serial(octets: &[u8]) -> Result<Serial, HttpError> {
+    Serial::from_slice(octets).map_err(|_| HttpError::CertificateUnfit(Unfit::Form))
+}
+
+fn done<T>(answer: Answer<'_, T>) -> Result<T, HttpError> {
+    match answer {
+        Answer::Busy { retry_after_s } => Err(HttpError::Busy { retry_after_s }),
+        Answer::Done(done) => Ok(done),
+        Answer::Refused(refusal) => Err(refused(refusal)),
+    }
+}
+
+/// What it says to people goes to where people look: nothing is decided by it.
+fn refused(refusal: Refusal<'_>) -> HttpError {
+    if !refusal.detail.is_empty() {
+        log::warn!("the provisioner says: {}", refusal.detail);
+    }
+    if refusal.is_revoked() {
+        return HttpError::Revoked;
+    }
+    let Refusal { status, reason, .. } = refusal;
+    HttpError::Refused { status, reason }
+}
+
+impl<T> Told<T> {
+    const fn failed(error: HttpError) -> Self {
+        Self { outcome: Err(error), server_time: None }
+    }
+}
+
+/// What the machine is told.
+impl<T> From<Told<T>> for port::Answer<T> {
+    fn from(told: Told<T>) -> Self {
+        let Told { outcome, server_time } = told;
+        Self { outcome: outcome.map_err(Into::into), server_time }
+    }
+}
+
+impl<S, C> fmt::Debug for Client<'_, S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("is_spent", &self.is_spent).finish_non_exhaustive()
+    }
+}
