@@ -283,6 +283,12 @@ impl Asking {
     ///
     /// The provisioner's answer, if it is no challenge.
     pub fn ask(&self, https: &Https) -> Result<Given, Reply> {
+        Given::read(post_challenge(https, &self.body()))
+    }
+
+    /// The message, also where a device would write none such.
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
         let mut body = Vec::from([VERSION]);
         for part in
             [self.device.as_bytes(), &self.ek_public, &self.ek_certificates, &self.ak_public]
@@ -293,7 +299,7 @@ impl Asking {
         if let Ok(honest) = self.message() {
             assert_eq!(body, honest, "the message as the core writes it");
         }
-        Given::read(post_challenge(https, &body))
+        body
     }
 
     /// The message as a device writes it, if it is one that a device would write.

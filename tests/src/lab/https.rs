@@ -95,7 +95,9 @@ impl Https {
 }
 
 impl Reply {
-    fn read(octets: &[u8]) -> Option<Self> {
+    /// Reads an answer as it came: head and body, with nothing around them.
+    #[must_use]
+    pub fn read(octets: &[u8]) -> Option<Self> {
         let end = octets.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = str::from_utf8(&octets[..end]).ok()?;
         let (first, rest) = head.split_once("\r\n").unwrap_or((head, ""));

@@ -19,5 +19,7 @@ mod enrollment;
 mod lists;
 mod messages;
 mod policies;
+mod renewals;
 mod statements;
+mod tls;
 mod vectors;

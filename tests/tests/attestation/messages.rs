@@ -1,24 +1,12 @@
 //! The request for a challenge as octets: what is no such message, and what is too much of one.
 
-use fleetcert_core::wire::{CHALLENGE_PATH, ChallengeRequest, MEDIA_TYPE, VERSION};
+use fleetcert_core::wire::{CHALLENGE_PATH, ChallengeRequest, MEDIA_TYPE};
 use fleetcert_tests::lab::by_hand::base64;
 use fleetcert_tests::lab::claimant::{Asking, Request, hex, post_challenge, spki};
 use fleetcert_tests::lab::pki::element;
 use fleetcert_tests::lab::{OrFail, Plan};
 
 use crate::bench::{Bench, DEVICE};
-
-/// The message of an honest device.
-fn message(asking: &Asking) -> Vec<u8> {
-    let message = ChallengeRequest {
-        version: VERSION,
-        device_id: &asking.device,
-        ek_public: &asking.ek_public,
-        ek_certificates: &asking.ek_certificates,
-        ak_public: &asking.ak_public,
-    };
-    message.emit(&mut vec![0; message.encoded_len()]).or_fail("a message").to_vec()
-}
 
 /// That body is refused so, and leaves no challenge.
 #[track_caller]
@@ -33,7 +21,7 @@ fn refused(bench: &Bench, body: &[u8], expected: (u16, &str)) {
 fn a_truncated_request_is_refused() {
     let bench = Bench::new();
     let device = bench.device("tpm");
-    let whole = message(&device.asking(DEVICE));
+    let whole = device.asking(DEVICE).body();
     for len in [0, 1, 2, 6, 7, 100, whole.len() / 2, whole.len() - 1] {
         refused(&bench, &whole[..len], (400, "challenge-malformed"));
     }
@@ -45,7 +33,7 @@ fn a_truncated_request_is_refused() {
 fn trailing_octets_are_refused() {
     let bench = Bench::new();
     let device = bench.device("tpm");
-    let whole = message(&device.asking(DEVICE));
+    let whole = device.asking(DEVICE).body();
     for more in [&[0][..], &whole] {
         refused(&bench, &[&whole[..], more].concat(), (400, "challenge-malformed"));
     }
@@ -56,7 +44,7 @@ fn trailing_octets_are_refused() {
 fn another_version_is_refused() {
     let bench = Bench::new();
     let device = bench.device("tpm");
-    let mut whole = message(&device.asking(DEVICE));
+    let mut whole = device.asking(DEVICE).body();
     for version in [0, 2, 0x7F] {
         whole[0] = version;
         refused(&bench, &whole, (400, "challenge-version"));
@@ -68,7 +56,7 @@ fn another_version_is_refused() {
 fn another_media_type_is_refused() {
     let bench = Bench::new();
     let device = bench.device("tpm");
-    let whole = message(&device.asking(DEVICE));
+    let whole = device.asking(DEVICE).body();
     for media_type in ["application/json", "application/octet-stream", "application/pkcs10"] {
         let https = bench.lab.https().field("Content-Type", media_type);
         let reply = https.post(CHALLENGE_PATH, &whole);
