@@ -5,8 +5,8 @@ use fleetcert_tests::lab::claimant::Claimant;
 use fleetcert_tests::lab::pki::{self, CHIP_MAKER, Node, element};
 use fleetcert_tpm::ek::EkTemplate;
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData as _,
 };
 use x509_cert::TbsCertificate;
 use x509_cert::der::asn1::OctetString;
@@ -138,6 +138,69 @@ fn an_issuer_that_is_no_authority_is_refused() {
     let leaf = issuer.signs_for(&pki::endorsement(CHIP_MAKER), &device.ek_spki());
     device.certificates = [leaf, issuer.der].concat();
     bench.no_challenge(&device.asking(DEVICE), (403, "ek-issuer-not-ca"));
+}
+
+/// The certificates of a device under a chain of issuers, from the one below the root to the last.
+fn chained(bench: &Bench, device: &Claimant, issuers: &[CertificateParams]) -> Vec<u8> {
+    let mut chain: Vec<Node> = Vec::new();
+    for params in issuers {
+        chain.push(chain.last().unwrap_or(&bench.maker).signs(params.clone()));
+    }
+    let last = chain.last().or_fail("an issuer");
+    let leaf = last.signs_for(&pki::endorsement(CHIP_MAKER), &device.ek_spki());
+    let others = chain.iter().flat_map(|node| node.der.clone());
+    leaf.into_iter().chain(others).collect()
+}
+
+/// An authority below the root, with something changed.
+fn issuer(number: usize, change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = pki::authority(&format!("Chip Maker EK Issuer {number}"));
+    change(&mut params);
+    params
+}
+
+/// Goal: each issuer is judged like the root: time, what it may sign, how far below it others may.
+#[test]
+fn an_issuer_that_may_not_vouch_is_refused() {
+    let bench = Bench::new();
+    let mut device = bench.bare_device("tpm");
+    let expired = issuer(1, |params| params.not_after = rcgen::date_time_ymd(2021, 1, 1));
+    let early = issuer(1, |params| params.not_before = rcgen::date_time_ymd(2039, 1, 1));
+    let lists_only = issuer(1, |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]);
+    let for_servers = issuer(1, |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    let last = issuer(1, |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
+    let plain: Vec<_> = (1..=7).map(|number| issuer(number, |_| ())).collect();
+    let rows = [
+        (vec![expired], "ek-issuer-expired"),
+        (vec![early], "ek-issuer-not-yet-valid"),
+        (vec![lists_only], "ek-issuer-usage"),
+        (vec![for_servers], "ek-issuer-usage"),
+        (vec![last, issuer(2, |_| ())], "ek-path-length"),
+        (plain.clone(), "ek-too-deep"),
+    ];
+    for (issuers, code) in rows {
+        device.certificates = chained(&bench, &device, &issuers);
+        bench.no_challenge(&device.asking(DEVICE), (403, code));
+    }
+    device.certificates = chained(&bench, &device, &plain[..6]);
+    bench.challenge(&device.asking(DEVICE));
+}
+
+/// Goal: keys that nobody here verifies or encrypts with are named, of an issuer and of the leaf.
+#[test]
+fn a_key_of_an_unknown_kind_is_refused() {
+    let bench = Bench::new();
+    let mut device = bench.bare_device("tpm");
+    let ed25519 = || KeyPair::generate_for(&PKCS_ED25519).or_fail("a key");
+    let issuer = bench.maker.signs_with(pki::authority("Chip Maker EK Issuer 1"), ed25519());
+    let leaf = issuer.signs_for(&pki::endorsement(CHIP_MAKER), &device.ek_spki());
+    device.certificates = [leaf, issuer.der].concat();
+    bench.no_challenge(&device.asking(DEVICE), (403, "ek-issuer-key-kind"));
+    let spki = ed25519().subject_public_key_info();
+    device.certificates = bench.maker.signs_for(&pki::endorsement(CHIP_MAKER), &spki);
+    bench.no_challenge(&device.asking(DEVICE), (403, "ek-key-kind"));
 }
 
 /// Goal: time is looked at.

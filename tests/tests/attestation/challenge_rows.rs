@@ -187,3 +187,27 @@ fn strangers_who_ask_in_a_tpms_name_lock_nobody_out() {
     assert_eq!(bench.sql("SELECT count(*) FROM challenge"), "4");
     bench.honest_answer_enrolls(&mut device, &given);
 }
+
+/// Goal: the database does not grow with who asks: at the limit strangers are told to come again,
+/// and a device that has a challenge gets a new one in its place.
+#[test]
+fn as_many_challenges_are_open_as_may_be() {
+    const COPIES: &str = "\
+        INSERT INTO challenge (id, device, ek, source, chain, ak_name, ak_public, nonce, secret,
+            created_at, expires_at)
+        SELECT randomblob(16), device, randomblob(32), source, chain, ak_name, ak_public, nonce,
+            secret, created_at, expires_at
+        FROM challenge,
+            (WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 4096)
+            SELECT i FROM n)
+        RETURNING 1";
+    let bench = Bench::new();
+    let (device, other) = (bench.device("tpm"), bench.device("other"));
+    bench.challenge(&device.asking(DEVICE));
+    bench.sql(COPIES);
+    assert_eq!(bench.sql("SELECT count(*) FROM challenge"), "4096");
+    bench.no_challenge(&other.asking("gw-2"), (503, "challenges-full"));
+    bench.challenge(&device.asking(DEVICE));
+    bench.sql("UPDATE challenge SET expires_at = expires_at - 121 RETURNING 1");
+    bench.challenge(&other.asking("gw-2"));
+}
