@@ -3,7 +3,7 @@
 //!
 //! **What it is.** Each [`Task`] is done once on a software TPM, with random numbers that repeat,
 //! and its answers are kept. Played back they are the same to the octet, so that the task can be
-//! done again as often as wanted, without a TPM and without a system call, in [`played`] and nowhere
+//! done again as often as wanted, without a TPM and without a system call, in `played` and nowhere
 //! else: what `valgrind --tool=callgrind --toggle-collect` counts there is the work of the crate
 //! `fleetcert-tpm` alone, the same on every machine of an architecture.
 //!
