@@ -27,6 +27,7 @@ pub mod console;
 pub mod factory;
 pub mod http;
 pub mod keystore;
+pub mod mqtt;
 pub mod net;
 pub mod random;
 pub mod self_test;
