@@ -18,6 +18,7 @@ pub mod by_hand;
 pub mod claimant;
 pub mod device;
 pub mod fake;
+pub mod firmware;
 pub mod forge;
 pub mod https;
 pub mod liar;

@@ -2,183 +2,33 @@
 //! servers that break off, lie, or are not ours.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write};
-use fleetcert_core::time::{Reading, Wall};
-use fleetcert_firmware::tls::{
-    Connection, Identity, KeyFault, Peer, READ_LEN, RecordFault, Signer, TlsError, Workspace,
-};
-use fleetcert_firmware::verifier::{Portable, Refusal, Server, ServerName, Verifier};
+use fleetcert_core::time::Wall;
+use fleetcert_firmware::tls::{Connection, KeyFault, READ_LEN, RecordFault, Signer, TlsError};
+use fleetcert_firmware::verifier::Refusal;
 use fleetcert_rig::ports;
 use fleetcert_rig::process::Process;
 use fleetcert_tests::lab::by_hand::{new_key_of, text};
 use fleetcert_tests::lab::fake::{FakeServer, Manner};
+use fleetcert_tests::lab::firmware::{ANSWER_MS_MAX, Device, Wire, dev_1, kind, software};
 use fleetcert_tests::lab::forge::Flaw;
 use fleetcert_tests::lab::liar::{Liar, Line, Script};
 use fleetcert_tests::lab::pki::{self, Node};
 use fleetcert_tests::lab::wait::until;
 use fleetcert_tests::lab::{Lab, OrFail};
-use fleetcert_tests::verify_chain::{trusted, unknown};
 use p256::SecretKey;
 use p256::ecdsa::signature::Signer as _;
-use p256::ecdsa::signature::hazmat::PrehashSigner;
 use p256::ecdsa::{Signature, SigningKey};
-use p256::elliptic_curve::rand_core::{CryptoRng, RngCore};
-use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
+use p256::pkcs8::EncodePrivateKey as _;
 use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
-
-/// 2026-11-22T00:00:00Z; what these tests make is valid from 2020 to 2040.
-const NOW: Wall = Wall(1_795_305_600);
-
-/// No answer of a server on this machine takes longer.
-const ANSWER_MS_MAX: u64 = 5_000;
-
-/// A TCP connection as the firmware has it.
-struct Wire(TcpStream);
-
-impl Wire {
-    fn to(port: u16) -> Self {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).or_fail("a connection");
-        let limit = Some(Duration::from_millis(ANSWER_MS_MAX));
-        stream.set_read_timeout(limit).or_fail("a limit");
-        Self(stream)
-    }
-}
-
-fn kind(error: io::Error) -> ErrorKind {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ErrorKind::TimedOut,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ErrorKind::ConnectionReset,
-        _ => ErrorKind::Other,
-    }
-}
-
-impl ErrorType for Wire {
-    type Error = ErrorKind;
-}
-
-impl Read for Wire {
-    fn read(&mut self, octets: &mut [u8]) -> Result<usize, ErrorKind> {
-        self.0.read(octets).map_err(kind)
-    }
-}
-
-impl ReadReady for Wire {
-    fn read_ready(&mut self) -> Result<bool, ErrorKind> {
-        self.0.set_nonblocking(true).map_err(kind)?;
-        let peeked = self.0.peek(&mut [0]);
-        self.0.set_nonblocking(false).map_err(kind)?;
-        match peeked {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(kind(error)),
-        }
-    }
-}
-
-impl Write for Wire {
-    fn write(&mut self, octets: &[u8]) -> Result<usize, ErrorKind> {
-        self.0.write(octets).map_err(kind)
-    }
-
-    fn flush(&mut self) -> Result<(), ErrorKind> {
-        self.0.flush().map_err(kind)
-    }
-}
-
-/// Randomness from a seed: a failure can be replayed.
-struct Seeded(u64);
-
-impl RngCore for Seeded {
-    fn next_u32(&mut self) -> u32 {
-        self.next_u64().to_le_bytes()[..4].iter().fold(0, |all, octet| all << 8 | u32::from(*octet))
-    }
-
-    /// SplitMix64.
-    fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn fill_bytes(&mut self, octets: &mut [u8]) {
-        for part in octets.chunks_mut(8) {
-            part.copy_from_slice(&self.next_u64().to_le_bytes()[..part.len()]);
-        }
-    }
-
-    fn try_fill_bytes(
-        &mut self,
-        octets: &mut [u8],
-    ) -> Result<(), p256::elliptic_curve::rand_core::Error> {
-        self.fill_bytes(octets);
-        Ok(())
-    }
-}
-
-impl CryptoRng for Seeded {}
-
-fn software(key: &SigningKey) -> impl FnMut(&[u8; 32]) -> Result<[u8; 64], KeyFault> {
-    move |digest| {
-        let signature: Signature = key.sign_prehash(digest).map_err(|_| KeyFault::Unavailable)?;
-        Ok(signature.to_bytes().into())
-    }
-}
-
-/// A device that pins `root` and looks for `localhost`.
-struct Device {
-    root: Vec<u8>,
-    certificate: Vec<u8>,
-    key: SigningKey,
-    reading: Reading,
-    workspace: Workspace,
-}
-
-impl Device {
-    fn new(root: &[u8], node: &Node) -> Self {
-        let key = SigningKey::from_pkcs8_der(&node.key.serialize_der()).or_fail("a key");
-        Self {
-            root: root.to_vec(),
-            certificate: node.der.clone(),
-            key,
-            reading: trusted(NOW),
-            workspace: Workspace::new(),
-        }
-    }
-
-    fn open<T: Read + ReadReady + Write>(
-        &mut self,
-        transport: T,
-    ) -> Result<Connection<'_, T>, TlsError> {
-        let key = self.key.clone();
-        self.open_with(transport, Some(&mut software(&key)))
-    }
-
-    fn open_with<T: Read + ReadReady + Write>(
-        &mut self,
-        transport: T,
-        signer: Option<&mut dyn Signer>,
-    ) -> Result<Connection<'_, T>, TlsError> {
-        let verifier = Verifier::new(&[&self.root], Portable).or_fail("a verifier");
-        let name = ServerName::try_from("localhost").or_fail("a name");
-        let (server, reading) = (Server::Broker, self.reading);
-        let peer = Peer { verifier: &verifier, name, server, reading };
-        let certificate = self.certificate.as_slice();
-        let identity = signer.map(|signer| Identity { certificate, signer });
-        Connection::open(transport, &mut self.workspace, &peer, identity, &mut Seeded(1))
-    }
-}
 
 /// A server tree and a device tree, as files for openssl.
 struct Trees {
@@ -345,21 +195,6 @@ fn a_key_that_fails_is_an_error_and_not_the_end() {
     assert_eq!(connection.read(&mut [0; 8]), refused, "and it stays so");
     drop(connection);
     device.open(Wire::to(server.port)).or_fail("a connection");
-}
-
-/// A device that the lab knows. It has no clock: what the lab issues begins now, whenever that is.
-fn dev_1(lab: &Lab) -> Device {
-    let credential = lab.enroll_by_hand("dev-1");
-    let root = CertificateDer::from_pem_file(lab.server_root()).or_fail("a root");
-    let certificate = CertificateDer::from_pem_file(credential.certificate).or_fail("a leaf");
-    let key = PrivateKeyDer::from_pem_file(credential.key).or_fail("a key");
-    Device {
-        root: root.to_vec(),
-        certificate: certificate.to_vec(),
-        key: SigningKey::from_pkcs8_der(key.secret_der()).or_fail("a key"),
-        reading: unknown(NOW),
-        workspace: Workspace::new(),
-    }
 }
 
 /// MQTT 3.1.1 CONNECT as client `dev-1`, clean session, keep-alive of 60 s.

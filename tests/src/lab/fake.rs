@@ -24,6 +24,8 @@ pub enum Manner {
     Answer(Vec<u8>),
     /// It hangs up when it has heard the beginning of the handshake.
     HangUp,
+    /// It hears anything at all and says these octets; then it hears the client out.
+    Say(Vec<u8>),
 }
 
 /// What the server has been told.
@@ -123,9 +125,10 @@ fn converse(
     seen: &Mutex<Seen>,
 ) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_millis(READ_MS_MAX)))?;
-    let Manner::Answer(answer) = manner else {
+    let (Manner::Answer(answer) | Manner::Say(answer)) = manner else {
         return stream.read(&mut [0; 64]).map(drop);
     };
+    let is_patient = matches!(manner, Manner::Say(_));
     let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
     while connection.is_handshaking() {
         connection.complete_io(&mut stream)?;
@@ -134,7 +137,11 @@ fn converse(
     let mut stream = StreamOwned::new(connection, stream);
     let mut part = [0; 4096];
     let mut heard = Vec::new();
-    while !heard.windows(4).any(|four| four == b"\r\n\r\n") {
+    let is_enough = |heard: &[u8]| match manner {
+        Manner::Say(_) => !heard.is_empty(),
+        _ => heard.windows(4).any(|four| four == b"\r\n\r\n"),
+    };
+    while !is_enough(&heard) {
         let len = stream.read(&mut part)?;
         if len == 0 {
             break;
@@ -144,7 +151,10 @@ fn converse(
     }
     stream.write_all(answer)?;
     stream.conn.send_close_notify();
-    stream.flush()
+    stream.flush()?;
+    // To close a connection on octets that nobody has read would take ours from the client.
+    while is_patient && stream.sock.read(&mut part)? > 0 {}
+    Ok(())
 }
 
 /// What was counted before a panic elsewhere is still true.
