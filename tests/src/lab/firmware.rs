@@ -87,9 +87,19 @@ impl Write for Wire {
 
 /// The host's clock since a beginning, as a board has one.
 #[derive(Clone, Copy, Debug)]
-pub struct HostClock(pub Instant);
+pub struct HostClock(Instant);
+
+impl HostClock {
+    /// A clock that begins now.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "a deadline in a test is in real time")]
+    pub fn started() -> Self {
+        Self(Instant::now())
+    }
+}
 
 impl Clock for HostClock {
+    #[expect(clippy::disallowed_methods, reason = "a deadline in a test is in real time")]
     fn now_ms(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
