@@ -88,6 +88,7 @@ struct Notes {
     quit: bool,
     delay_ms: u64,
     plans: Vec<(u32, Mishap)>,
+    refused: (Vec<u32>, u32),
     is_holding: bool,
     counts: BTreeMap<u32, Count>,
     recording: Option<Vec<Exchange>>,
@@ -135,6 +136,12 @@ impl TpmBus {
     /// The next command of `code` meets with `mishap`; once, after those planned before.
     pub fn spoil(&self, code: u32, mishap: Mishap) {
         self.shared.notes().plans.push((code, mishap));
+    }
+
+    /// From now on every command of these codes is answered with `answer`, and the TPM does none of
+    /// them.
+    pub fn refuse(&self, codes: &[u32], answer: u32) {
+        self.shared.notes().refused = (codes.to_vec(), answer);
     }
 
     /// Whether everything planned has happened.
@@ -247,7 +254,10 @@ impl Notes {
         count.commands += 1;
         count.octets_out += command.len();
         let planned = self.plans.iter().position(|(planned, _)| *planned == code);
-        (planned.map(|index| self.plans.remove(index).1), self.delay_ms)
+        let mishap = planned.map(|index| self.plans.remove(index).1);
+        let (refused, answer) = &self.refused;
+        let refusal = refused.contains(&code).then_some(Mishap::Answer(*answer));
+        (mishap.or(refusal), self.delay_ms)
     }
 
     fn answered(&mut self, command: &[u8], answer: &[u8]) {
