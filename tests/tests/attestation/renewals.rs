@@ -1,11 +1,18 @@
 //! A device that shows in TLS a certificate whose key is in its TPM: the same key needs nothing
 //! more, another key needs evidence by the attestation key on record.
 
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::process::Command;
+
 use fleetcert_core::wire::{CHALLENGE_HEADER, CHALLENGE_PATH, Challenge, MEDIA_TYPE};
+use fleetcert_rig::ports;
+use fleetcert_rig::process::Process;
 use fleetcert_tests::lab::OrFail;
-use fleetcert_tests::lab::by_hand::{SIMPLE_REENROLL, base64};
+use fleetcert_tests::lab::by_hand::{SIMPLE_REENROLL, base64, text};
 use fleetcert_tests::lab::claimant::{Claimant, Request, hex, spki};
 use fleetcert_tests::lab::https::Reply;
+use fleetcert_tests::lab::wait::until;
 use fleetcert_tpm::template::Template;
 use serde_json::Value;
 
@@ -101,4 +108,34 @@ fn a_challenge_over_tls_is_the_devices_own() {
         assert_eq!(reply.verdict(), expected, "{}", reply.text());
         assert_eq!(Challenge::parse(&reply.body).is_ok(), expected.0 == 200);
     }
+}
+
+/// A server that is asked to listen does so within this time on a busy machine.
+const LISTEN_MS_MAX: u64 = 20_000;
+
+/// Goal: openssl, which knows nothing of us, takes a handshake that was signed in the TPM.
+#[test]
+fn openssl_accepts_a_handshake_that_the_tpm_has_signed() {
+    let mut living = Living::new();
+    let lab = &living.bench.lab;
+    let (server, devices) = (lab.server("localhost"), lab.path("provisioner/device-ca.pem"));
+    let [port] = ports::free().or_fail("a free port");
+    let log = lab.path("s_server.log");
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-accept", &format!("127.0.0.1:{port}"), "-rev", "-tls1_3"]);
+    command.args(["-cert", text(&server.certificate), "-key", text(&server.key)]);
+    // The chain of its own certificate is in the same file, behind it.
+    command.args(["-cert_chain", text(&server.certificate), "-CAfile", text(&devices)]);
+    command.args(["-Verify", "2", "-verify_return_error", "-partial_chain"]);
+    let _server = Process::start("openssl", command, &log).or_fail("openssl s_server");
+    let said = || fs::read_to_string(&log).unwrap_or_default();
+    until("openssl to listen", LISTEN_MS_MAX, || said().contains("ACCEPT").then_some(()));
+
+    living.device.vault.tpm().transport().hang_up();
+    let mut stream = living.identity.connect(&living.bench.lab, port);
+    stream.write_all(b"desserts\n").or_fail("to write");
+    let mut answer = [0; 9];
+    stream.read_exact(&mut answer).or_fail("an answer");
+    assert_eq!(&answer, b"stressed\n");
+    assert!(said().contains(&format!("CN = {DEVICE}")), "{}", said());
 }

@@ -97,7 +97,7 @@ impl TpmIdentity {
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
              Content-Length: {len}\r\n{fields}\r\n"
         );
-        let mut stream = self.connect(lab);
+        let mut stream = self.connect(lab, lab.provisioner_port());
         stream.write_all(&[head.as_bytes(), body].concat()).or_fail("a request");
         let mut answer = Vec::new();
         match stream.read_to_end(&mut answer) {
@@ -106,7 +106,8 @@ impl TpmIdentity {
         }
     }
 
-    fn connect(&self, lab: &Lab) -> StreamOwned<ClientConnection, TcpStream> {
+    /// A connection to a server on that port, whose certificate is of the lab's server tree.
+    pub(crate) fn connect(&self, lab: &Lab, port: u16) -> StreamOwned<ClientConnection, TcpStream> {
         let root = CertificateDer::from_pem_file(text(&lab.server_root())).or_fail("the root");
         let mut roots = RootCertStore::empty();
         roots.add(root).or_fail("the root");
@@ -118,7 +119,7 @@ impl TpmIdentity {
             builder.with_root_certificates(roots).with_client_cert_resolver(Arc::new(self.clone()));
         let name = ServerName::try_from("localhost").or_fail("a name");
         let client = ClientConnection::new(Arc::new(config), name).or_fail("a client");
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, lab.provisioner_port()));
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
         StreamOwned::new(client, stream.or_fail("a connection"))
     }
 }
