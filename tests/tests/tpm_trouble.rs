@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use fleetcert_provisioner::attest::{credential, evidence};
@@ -15,6 +15,7 @@ use fleetcert_rig::wait::{Stop, Stopwatch};
 use fleetcert_tests::lab::broker::Broker;
 use fleetcert_tests::lab::by_hand::openssl;
 use fleetcert_tests::lab::device::{Device, Settings, Status};
+use fleetcert_tests::lab::run::run;
 use fleetcert_tests::lab::thief::Thief;
 use fleetcert_tests::lab::tpm::{leftovers, lockout_counter, powered, tool};
 use fleetcert_tests::lab::tpm_bus::{Mishap, TpmBus};
@@ -367,7 +368,7 @@ fn a_missing_permission_is_named() {
     let mut site = Site::new();
     let socket = site.bus.socket().to_path_buf();
     fs::set_permissions(&socket, Permissions::from_mode(0o000)).or_fail("a closed socket");
-    site.device.start_as(powerless(&site.device));
+    site.device.start_as(powerless(&site.device, "run"));
     let status = site.await_trouble("no-permission");
     assert!(status.text("/key/tpm/what_to_do").or_fail("advice").contains("group"));
     assert!(site.treasures().is_empty(), "{:?}", site.treasures().keys());
@@ -383,19 +384,25 @@ fn a_device_without_permission_is_named() {
     fs::write(&node, "").or_fail("a device node");
     fs::set_permissions(&node, Permissions::from_mode(0o000)).or_fail("a closed device");
     site.device.reconfigure(&site.settings("tpm", node.to_string_lossy().into_owned()));
-    let mut command = powerless(&site.device);
-    command.args(["--log-level", "info"]);
-    site.device.start_as(command);
+    site.device.start_as(powerless(&site.device, "run"));
     let status = site.await_trouble("no-permission");
     assert_eq!(status.serial(), None);
+    site.device.stop();
+    let outcome = run(powerless(&site.device, "enroll"), b"").expect_code(6);
+    assert!(outcome.stderr.contains("to do:"), "{}", outcome.stderr);
 }
 
-/// The agent's `run` without the right to pass by permissions, which root has.
-fn powerless(device: &Device) -> Command {
-    let agent = device.command();
+/// A command of the agent without the right to pass by permissions, which root has.
+fn powerless(device: &Device, subcommand: &str) -> Command {
+    let mut agent = device.command();
+    agent.arg(subcommand);
+    let is_root = fs::metadata("/proc/self").or_fail("our user").uid() == 0;
+    if !is_root {
+        return agent;
+    }
     let mut command = Command::new("setpriv");
     command.args(["--inh-caps=-all", "--bounding-set=-all", "--"]);
-    command.arg(agent.get_program()).args(agent.get_args()).arg("run");
+    command.arg(agent.get_program()).args(agent.get_args());
     command
 }
 
