@@ -28,6 +28,7 @@ use embedded_storage_async::nor_flash::{NorFlash, NorFlashErrorKind};
 use fleetcert_tpm::transact::Transact;
 use smoltcp::phy::Device;
 
+use crate::ecdsa::{Ecdsa, Signing};
 use crate::random::Generator;
 
 /// Octets of an Ethernet address.
@@ -37,6 +38,8 @@ pub const MAC_LEN: usize = 6;
 pub trait Board {
     /// Its clocks.
     type Clock: Clock;
+    /// Who computes its signatures.
+    type Ecdsa: Copy + Default + Ecdsa + Signing;
     /// Its flash, in regions.
     type Flash: NorFlash;
     /// Its network device.

@@ -24,8 +24,8 @@
 //! with SHA-256. There is no revocation here: server certificates are short-lived, and a broken
 //! server tree is answered by another root.
 
+mod budget;
 mod certificate;
-mod ecdsa;
 mod instant;
 mod refusal;
 
@@ -35,18 +35,15 @@ use fleetcert_core::time::{Reading, Validity, Wall};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
+use self::budget::Budgeted;
 use self::certificate::{Outline, Role};
-use self::ecdsa::Budgeted;
 use self::instant::Instants;
 
 pub use rustls_pki_types::ServerName;
 
-#[cfg(all(feature = "p256-cm4", target_arch = "arm", target_os = "none"))]
-pub use self::ecdsa::CortexM4;
-pub(crate) use self::ecdsa::{DerSignature, is_signed};
-pub use self::ecdsa::{Ecdsa, POINT_LEN, Portable, SIGNATURE_LEN};
 pub use self::instant::Server;
 pub use self::refusal::{AnchorError, Refusal};
+pub use crate::ecdsa::{Ecdsa, POINT_LEN, Portable, SIGNATURE_LEN};
 
 /// Roots that a device pins, at most: one, or two during a rollover.
 pub const ANCHORS_MAX: usize = 2;

@@ -29,6 +29,7 @@ use log::LevelFilter;
 
 use crate::board::{Board, BoardError, Ending, NoTpm, Parts, Stack, stack};
 use crate::console::Console;
+use crate::ecdsa::CortexM4;
 use crate::random::{Generator, SEED_LEN};
 
 pub use self::clock::FpgaClock;
@@ -46,6 +47,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 impl Board for Mps2An386 {
     type Clock = FpgaClock;
+    type Ecdsa = CortexM4;
     type Flash = Region;
     type Link = Lan9118;
     type Tpm = NoTpm;

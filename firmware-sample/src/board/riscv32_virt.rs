@@ -29,6 +29,7 @@ use log::LevelFilter;
 
 use crate::board::{Board, BoardError, Ending, Parts, Stack, stack};
 use crate::console::Console;
+use crate::ecdsa::Portable;
 use crate::random::Generator;
 
 pub use self::clock::VirtClock;
@@ -47,6 +48,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 impl Board for Riscv32Virt {
     type Clock = VirtClock;
+    type Ecdsa = Portable;
     type Flash = Region;
     type Link = Network;
     type Tpm = Tis;

@@ -11,7 +11,8 @@ use sha2::Digest as _;
 use super::fault::TlsError;
 use super::gate::Ledger;
 use super::{Identity, Peer, Signer};
-use crate::verifier::{DerSignature, Ecdsa, Refusal, Verified, is_signed};
+use crate::ecdsa::{DerSignature, Ecdsa, is_signed};
+use crate::verifier::{Refusal, Verified};
 
 /// Certificates that the library passes on, at most.
 const ENTRIES_MAX: usize = 16;

@@ -7,7 +7,7 @@ use fleetcert_core::time::{Validity, Wall};
 use rustls_pki_types::alg_id;
 
 use super::Refusal;
-use super::ecdsa::{POINT_LEN, point};
+use crate::ecdsa::{POINT_LEN, point};
 
 /// Extensions of one certificate, at most: ours have seven. Looking for doubled ones takes the
 /// square of their number.

@@ -1,88 +1,13 @@
-//! ECDSA on P-256 with SHA-256: the only signatures that a device verifies.
-
-use core::fmt::Debug;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+//! Signatures and points as certificates and TLS carry them.
 
 use der::asn1::UintRef;
 use der::{Decode as _, Reader as _, SliceReader, Tag, Tagged as _};
-use rustls_pki_types::{
-    AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id,
-};
 use sha2::{Digest as _, Sha256};
 
-/// Octets of an uncompressed point: 4, x and y.
-pub const POINT_LEN: usize = 65;
-
-/// Octets of a signature as two numbers of fixed length: r and s.
-pub const SIGNATURE_LEN: usize = 64;
+use super::{Ecdsa, POINT_LEN, SIGNATURE_LEN};
 
 /// The first octet of an uncompressed point (SEC 1 §2.3.3).
 const UNCOMPRESSED: u8 = 4;
-
-/// Who computes: software, or a machine's own code.
-pub trait Ecdsa: Debug + Send + Sync {
-    /// Whether `signature` (r and s, big-endian) over the SHA-256 `digest` was made with the key
-    /// of `point` (uncompressed). A point off the curve, and numbers out of range, sign nothing.
-    fn is_signed(
-        &self,
-        point: &[u8; POINT_LEN],
-        digest: &[u8; 32],
-        signature: &[u8; SIGNATURE_LEN],
-    ) -> bool;
-}
-
-/// RustCrypto's `p256`: for every machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Portable;
-
-impl Ecdsa for Portable {
-    fn is_signed(
-        &self,
-        point: &[u8; POINT_LEN],
-        digest: &[u8; 32],
-        signature: &[u8; SIGNATURE_LEN],
-    ) -> bool {
-        use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
-        use p256::ecdsa::{Signature, VerifyingKey};
-
-        let key = VerifyingKey::from_sec1_bytes(point);
-        match (key, Signature::from_slice(signature)) {
-            (Ok(key), Ok(signature)) => key.verify_prehash(digest, &signature).is_ok(),
-            _ => false,
-        }
-    }
-}
-
-/// The crate `p256-cm4`: assembly for Cortex-M4 and M33, about twelve times as fast.
-#[cfg(all(feature = "p256-cm4", target_arch = "arm", target_os = "none"))]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CortexM4;
-
-#[cfg(all(feature = "p256-cm4", target_arch = "arm", target_os = "none"))]
-impl Ecdsa for CortexM4 {
-    fn is_signed(
-        &self,
-        point: &[u8; POINT_LEN],
-        digest: &[u8; 32],
-        signature: &[u8; SIGNATURE_LEN],
-    ) -> bool {
-        let (mut x, mut y) = ([0; 8], [0; 8]);
-        let (r, s) = signature.split_at(32);
-        // It checks that the point is on the curve, and the ranges of r and s.
-        p256_cm4::octet_string_to_point(&mut x, &mut y, point)
-            && p256_cm4::verify(&x, &y, digest, &words(r), &words(s))
-    }
-}
-
-/// A big-endian number as words, the lowest first.
-#[cfg(all(feature = "p256-cm4", target_arch = "arm", target_os = "none"))]
-fn words(number: &[u8]) -> [u32; 8] {
-    let mut words = [0; 8];
-    for (word, octets) in words.iter_mut().zip(number.rchunks_exact(4)) {
-        *word = octets.iter().fold(0, |word, octet| word << 8 | u32::from(*octet));
-    }
-    words
-}
 
 /// Whether `signature`, DER, over `message` was made with the key of `point`.
 pub(crate) fn is_signed(
@@ -175,58 +100,6 @@ impl AsRef<[u8]> for DerSignature {
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 
-/// The algorithm as webpki wants it, which stops when its budget is used up: each verification
-/// costs millions of instructions, and a peer chooses how many there could be.
-#[derive(Debug)]
-pub(super) struct Budgeted<'e, E> {
-    ecdsa: &'e E,
-    left: AtomicUsize,
-    is_overdrawn: AtomicBool,
-}
-
-impl<'e, E: Ecdsa> Budgeted<'e, E> {
-    pub(super) const fn new(ecdsa: &'e E, signatures: usize) -> Self {
-        let is_overdrawn = AtomicBool::new(false);
-        Self { ecdsa, left: AtomicUsize::new(signatures), is_overdrawn }
-    }
-
-    /// Whether more was asked for than there was.
-    pub(super) fn is_overdrawn(&self) -> bool {
-        self.is_overdrawn.load(Ordering::Relaxed)
-    }
-
-    fn spend(&self) -> bool {
-        // One thread: no other can come between.
-        let left = self.left.load(Ordering::Relaxed);
-        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
-        if left == 0 {
-            self.is_overdrawn.store(true, Ordering::Relaxed);
-        }
-        left > 0
-    }
-}
-
-impl<E: Ecdsa> SignatureVerificationAlgorithm for Budgeted<'_, E> {
-    fn verify_signature(
-        &self,
-        public_key: &[u8],
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), InvalidSignature> {
-        let point = point(public_key).ok_or(InvalidSignature)?;
-        let is_good = self.spend() && is_signed(self.ecdsa, &point, message, signature);
-        if is_good { Ok(()) } else { Err(InvalidSignature) }
-    }
-
-    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
-        alg_id::ECDSA_P256
-    }
-
-    fn signature_alg_id(&self) -> AlgorithmIdentifier {
-        alg_id::ECDSA_SHA256
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
@@ -235,6 +108,7 @@ mod tests {
     use p256::ecdsa::{Signature, SigningKey};
 
     use super::*;
+    use crate::ecdsa::Portable;
 
     const MESSAGE: &[u8] = b"a message";
 
@@ -312,17 +186,5 @@ mod tests {
         let mut off = good;
         off[64] ^= 1;
         assert!(!is_signed(&Portable, &off, MESSAGE, &signature));
-    }
-
-    #[test]
-    fn a_budget_is_spent_and_then_says_so() {
-        let (point, signature) = signed();
-        let budget = Budgeted::new(&Portable, 2);
-        for _ in 0..2 {
-            budget.verify_signature(&point, MESSAGE, &signature).unwrap();
-        }
-        assert!(!budget.is_overdrawn());
-        budget.verify_signature(&point, MESSAGE, &signature).unwrap_err();
-        assert!(budget.is_overdrawn());
     }
 }
