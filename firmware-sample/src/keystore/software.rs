@@ -1,0 +1,304 @@
+//! Software keys on flash, one sector a slot: for boards without a TPM.
+//!
+//! A slot's sector holds a P-256 private key and a checksum over it, or nothing. A key that was cut
+//! off while it was written does not match its checksum and counts as none; it cannot have been
+//! used yet, because the core uses a key only after this port has answered.
+//!
+//! The flash must not be readable from outside: switch the board's debug port off. The private
+//! key never leaves this room: signing is the only use of it.
+
+use core::fmt;
+
+use embedded_storage_async::nor_flash::NorFlash;
+use fleetcert_core::est::csr::p256_spki;
+use fleetcert_core::event::Failure;
+use fleetcert_core::port::Keys;
+use fleetcert_core::record::{KeySource, Slot};
+use fleetcert_core::wire::Challenge;
+use p256::ecdsa::signature::hazmat::PrehashSigner;
+use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
+use p256::elliptic_curve::rand_core::CryptoRngCore;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::sectors::Sectors;
+use super::{Introduction, KeyStore, LayoutError, SIGNATURE_LEN, SPKI_LEN};
+
+/// Octets of a P-256 private key.
+const KEY_LEN: usize = 32;
+
+/// Octets of a slot's content: the key and a checksum.
+const CONTENT_LEN: usize = 2 * KEY_LEN;
+
+/// Two slots of software keys in two sectors of flash.
+pub struct SoftwareKeys<F, R> {
+    slots: Sectors<F, 2>,
+    rng: R,
+}
+
+impl<F: NorFlash, R: CryptoRngCore> SoftwareKeys<F, R> {
+    /// Keys in the two sectors of `flash` from `base` on, made with `rng`.
+    ///
+    /// # Errors
+    ///
+    /// [`LayoutError`] when they do not fit there.
+    pub fn new(flash: F, base: u32, rng: R) -> Result<Self, LayoutError> {
+        Ok(Self { slots: Sectors::new(flash, base, CONTENT_LEN)?, rng })
+    }
+
+    /// The key in the slot.
+    fn key(&mut self, slot: Slot) -> Result<SigningKey, Failure> {
+        self.find(slot)?.ok_or(Failure::KeyLost)
+    }
+
+    fn find(&mut self, slot: Slot) -> Result<Option<SigningKey>, Failure> {
+        let mut content = Zeroizing::new([0; CONTENT_LEN]);
+        self.slots.read(slot.index(), &mut *content)?;
+        let (key, checksum) = content.split_at(KEY_LEN);
+        if checksum != checksum_of(key) {
+            return Ok(None);
+        }
+        Ok(SigningKey::from_slice(key).ok())
+    }
+
+    fn made(&mut self, slot: Slot, source: KeySource) -> Result<SigningKey, Failure> {
+        let key = match source {
+            KeySource::Fresh => SigningKey::random(&mut self.rng),
+            KeySource::Other => self.key(slot.other())?,
+        };
+        let mut content = Zeroizing::new([0; CONTENT_LEN]);
+        let octets = Zeroizing::new(<[u8; KEY_LEN]>::from(key.to_bytes()));
+        content[..KEY_LEN].copy_from_slice(&*octets);
+        content[KEY_LEN..].copy_from_slice(&checksum_of(&*octets));
+        self.slots.replace(slot.index(), &*content)?;
+        Ok(key)
+    }
+}
+
+impl<F: NorFlash, R: CryptoRngCore> Keys for SoftwareKeys<F, R> {
+    async fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
+        let key = match self.find(slot)? {
+            Some(key) => key,
+            None => self.made(slot, source)?,
+        };
+        Ok(Sha256::digest(spki_of(key.verifying_key())?).into())
+    }
+
+    async fn erase(&mut self, slot: Slot) -> Result<(), Failure> {
+        self.slots.erase(slot.index())
+    }
+}
+
+impl<F: NorFlash, R: CryptoRngCore> KeyStore for SoftwareKeys<F, R> {
+    fn backend(&self) -> &'static str {
+        "software"
+    }
+
+    fn spki(&mut self, slot: Slot) -> Result<[u8; SPKI_LEN], Failure> {
+        spki_of(self.key(slot)?.verifying_key())
+    }
+
+    fn probe(&mut self, slot: Slot) -> Result<(), Failure> {
+        self.key(slot).map(drop)
+    }
+
+    fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<[u8; SIGNATURE_LEN], Failure> {
+        let signature: Result<Signature, _> = self.key(slot)?.sign_prehash(digest);
+        Ok(signature.map_err(|_| Failure::KeyUnavailable)?.to_bytes().into())
+    }
+
+    fn introduction<'b>(
+        &mut self,
+        _out: &'b mut [u8],
+    ) -> Result<Option<Introduction<'b>>, Failure> {
+        Ok(None)
+    }
+
+    fn vouch(
+        &mut self,
+        _slot: Slot,
+        _challenge: &Challenge<'_>,
+        _out: &mut [u8],
+    ) -> Result<usize, Failure> {
+        Err(Failure::KeyUnavailable)
+    }
+
+    fn wipe(&mut self) -> Result<(), Failure> {
+        Slot::ALL.into_iter().try_for_each(|slot| self.slots.erase(slot.index()))
+    }
+
+    fn close(&mut self) {}
+}
+
+/// A prefix keeps it from being a hash of the key that something else might use, too.
+fn checksum_of(key: &[u8]) -> [u8; KEY_LEN] {
+    Sha256::new().chain_update(b"fleetcert flash key").chain_update(key).finalize().into()
+}
+
+fn spki_of(key: &VerifyingKey) -> Result<[u8; SPKI_LEN], Failure> {
+    let point = key.to_encoded_point(false);
+    let point = point.as_bytes().try_into().map_err(|_| Failure::KeyUnavailable)?;
+    p256_spki(point).map_err(|_| Failure::KeyUnavailable)
+}
+
+impl<F: NorFlash, R> fmt::Debug for SoftwareKeys<F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SoftwareKeys").field("base", &self.slots.base()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p256::ecdsa::signature::hazmat::PrehashVerifier;
+    use p256::elliptic_curve::rand_core::{CryptoRng, RngCore};
+    use p256::pkcs8::{DecodePublicKey, EncodePublicKey};
+
+    use super::*;
+    use crate::blocking::block_on;
+    use crate::flash_model::{FlashModel, SECTOR_LEN};
+
+    const BASE: u32 = SECTOR_LEN;
+
+    /// Counts; good enough to tell keys apart.
+    struct Counter(u8);
+
+    impl RngCore for Counter {
+        fn next_u32(&mut self) -> u32 {
+            u32::from_le_bytes([0; 4].map(|_: u8| self.step()))
+        }
+        fn next_u64(&mut self) -> u64 {
+            u64::from_le_bytes([0; 8].map(|_: u8| self.step()))
+        }
+        fn fill_bytes(&mut self, octets: &mut [u8]) {
+            octets.fill_with(|| self.step());
+        }
+        fn try_fill_bytes(
+            &mut self,
+            octets: &mut [u8],
+        ) -> Result<(), p256::elliptic_curve::rand_core::Error> {
+            self.fill_bytes(octets);
+            Ok(())
+        }
+    }
+
+    impl CryptoRng for Counter {}
+
+    impl Counter {
+        fn step(&mut self) -> u8 {
+            self.0 = self.0.wrapping_add(1);
+            self.0
+        }
+    }
+
+    fn keys(flash: &mut FlashModel, seed: u8) -> SoftwareKeys<&mut FlashModel, Counter> {
+        SoftwareKeys::new(flash, BASE, Counter(seed)).unwrap()
+    }
+
+    fn blank() -> FlashModel {
+        FlashModel::blank(3 * SECTOR_LEN)
+    }
+
+    /// Goal: a key that was made is the same after a restart, whatever is asked for then.
+    #[test]
+    fn a_key_survives_a_restart() {
+        let mut flash = blank();
+        let made = block_on(keys(&mut flash, 0).ensure(Slot::A, KeySource::Fresh)).unwrap();
+        for source in [KeySource::Fresh, KeySource::Other] {
+            assert_eq!(block_on(keys(&mut flash, 99).ensure(Slot::A, source)), Ok(made));
+        }
+    }
+
+    /// Goal: slots have keys of their own unless the key is to be kept.
+    #[test]
+    fn a_fresh_key_differs_and_a_kept_key_does_not() {
+        let mut flash = blank();
+        let mut keys = keys(&mut flash, 0);
+        let a = block_on(keys.ensure(Slot::A, KeySource::Fresh)).unwrap();
+        let b = block_on(keys.ensure(Slot::B, KeySource::Fresh)).unwrap();
+        assert_ne!(a, b);
+        block_on(keys.erase(Slot::B)).unwrap();
+        assert_eq!(block_on(keys.ensure(Slot::B, KeySource::Other)), Ok(a));
+    }
+
+    /// Goal: the public key is the one another implementation encodes, and verifies what we sign.
+    #[test]
+    fn the_public_key_is_well_formed_and_verifies_signatures() {
+        let mut flash = blank();
+        let mut keys = keys(&mut flash, 0);
+        let hash = block_on(keys.ensure(Slot::A, KeySource::Fresh)).unwrap();
+        let spki = keys.spki(Slot::A).unwrap();
+        assert_eq!(<[u8; 32]>::from(Sha256::digest(spki)), hash);
+        let public = p256::PublicKey::from_public_key_der(&spki).unwrap();
+        assert_eq!(public.to_public_key_der().unwrap().as_bytes(), spki);
+        let signature = keys.sign(Slot::A, &[7; 32]).unwrap();
+        let signature = Signature::from_slice(&signature).unwrap();
+        VerifyingKey::from(public).verify_prehash(&[7; 32], &signature).unwrap();
+    }
+
+    /// Goal: an erased key is gone from the chip, octet by octet, and cannot sign.
+    #[test]
+    fn an_erased_key_leaves_no_copy() {
+        let mut flash = blank();
+        let untouched = flash.octets().to_vec();
+        let mut keys = keys(&mut flash, 0);
+        block_on(keys.ensure(Slot::B, KeySource::Fresh)).unwrap();
+        block_on(keys.erase(Slot::B)).unwrap();
+        assert_eq!(keys.sign(Slot::B, &[7; 32]), Err(Failure::KeyLost));
+        assert_eq!(block_on(keys.ensure(Slot::A, KeySource::Other)), Err(Failure::KeyLost));
+        assert_eq!(flash.octets(), untouched);
+    }
+
+    /// Goal: of a device that was decommissioned nothing is left, in no slot.
+    #[test]
+    fn a_wiped_store_is_blank() {
+        let mut flash = blank();
+        let untouched = flash.octets().to_vec();
+        let mut keys = keys(&mut flash, 0);
+        for slot in Slot::ALL {
+            block_on(keys.ensure(slot, KeySource::Fresh)).unwrap();
+        }
+        keys.wipe().unwrap();
+        assert_eq!(flash.octets(), untouched);
+    }
+
+    /// Goal: software keys have no TPM to introduce, and nobody who could vouch for them.
+    #[test]
+    fn nothing_vouches_for_a_software_key() {
+        let mut flash = blank();
+        let mut keys = keys(&mut flash, 0);
+        assert_eq!((keys.backend(), keys.introduction(&mut [])), ("software", Ok(None)));
+    }
+
+    /// Goal: wherever the power is cut while a key is made, the slot is empty or holds a key that
+    /// works, the other slot is untouched, and the next try succeeds.
+    #[test]
+    fn a_power_cut_at_any_operation_leaves_no_half_key() {
+        let mut flash = blank();
+        let other = block_on(keys(&mut flash, 0).ensure(Slot::A, KeySource::Fresh)).unwrap();
+        for operations in 0.. {
+            let mut copy = flash.clone();
+            copy.cut_power_after(operations);
+            let made = block_on(keys(&mut copy, 50).ensure(Slot::B, KeySource::Fresh));
+            copy.restore_power();
+            let found = keys(&mut copy, 0).probe(Slot::B);
+            let expected = made.as_ref().map(|_| ()).map_err(|_| Failure::KeyLost);
+            assert_eq!(found, expected, "cut {operations}");
+            assert!(block_on(keys(&mut copy, 90).ensure(Slot::B, KeySource::Fresh)).is_ok());
+            assert_eq!(block_on(keys(&mut copy, 0).ensure(Slot::A, KeySource::Fresh)), Ok(other));
+            if made.is_ok() {
+                assert!(operations >= 2, "an erasure and a write can be cut");
+                break;
+            }
+        }
+    }
+
+    /// Goal: a layout that would reach beyond the flash or into a neighbour is refused.
+    #[test]
+    fn a_layout_that_does_not_fit_is_refused() {
+        let refused = |base| SoftwareKeys::new(blank(), base, Counter(0)).unwrap_err();
+        let sector_len = usize::try_from(SECTOR_LEN).unwrap();
+        assert_eq!(refused(1), LayoutError::Unaligned { base: 1, sector_len });
+        let (base, capacity) = (2 * SECTOR_LEN, 3 * sector_len);
+        assert_eq!(refused(base), LayoutError::OutOfBounds { base, sectors: 2, capacity });
+    }
+}
