@@ -1,9 +1,11 @@
-//! The record on NOR flash.
+//! The record on NOR flash, and beside it how many numbers of sessions are reserved.
 //!
 //! `sequential-storage` appends each version to a ring of sectors and finds the newest whole one;
 //! sectors are erased only when everything in them has newer copies. The record carries its own
 //! checksum, too. What a write that was cut short leaves behind is therefore never taken for a
 //! record, and the version before it is still there.
+
+mod generations;
 
 use core::fmt;
 use core::ops::Range;
@@ -15,8 +17,15 @@ use fleetcert_core::record::{RECORD_LEN_MAX, Record, RecordError};
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::map::{MapConfig, MapConfigError, MapStorage};
 
-/// The one item of the map.
+use crate::blocking::block_on;
+
+pub use self::generations::{GENERATION_MAX, Generations};
+
+/// The record's key in the map.
 const RECORD_KEY: u8 = 1;
+
+/// The key of the end of the numbers that are reserved for sessions.
+const RESERVED_KEY: u8 = 2;
 
 /// A record, the map's key before it, and padding to the widest word of any flash.
 const ITEM_LEN_MAX: usize = RECORD_LEN_MAX + 1 + 32;
@@ -61,6 +70,23 @@ impl<F: NorFlash> FlashStore<F> {
             self.map.fetch_item(&mut self.item, &RECORD_KEY).await.map_err(LoadError::Flash)?;
         found.map(Record::parse).transpose().map_err(LoadError::Record)
     }
+
+    /// The last number that is reserved for sessions, for [`Generations::new`]; 0 where there is
+    /// none, or none that can be read.
+    pub fn reserved(&mut self) -> u64 {
+        let found = block_on(self.map.fetch_item::<u64>(&mut self.item, &RESERVED_KEY));
+        found.ok().flatten().unwrap_or(0)
+    }
+
+    /// Makes `end` the last number that is reserved, durably: for [`Generations::next`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::StorageUnavailable`]; the old number or the new one is reserved then.
+    pub fn reserve(&mut self, end: u64) -> Result<(), Failure> {
+        block_on(self.map.store_item(&mut self.item, &RESERVED_KEY, &end))
+            .map_err(|_| Failure::StorageUnavailable)
+    }
 }
 
 impl<F: NorFlash> Storage for FlashStore<F> {
@@ -93,7 +119,6 @@ impl<E: fmt::Debug> core::error::Error for LoadError<E> {}
 #[cfg(test)]
 mod tests {
     use fleetcert_core::time::Wall;
-    use futures_lite::future::block_on;
 
     use super::*;
     use crate::flash_model::{FlashModel, SECTOR_LEN};
@@ -122,6 +147,24 @@ mod tests {
             block_on(store(&mut flash).persist(&record(number))).unwrap();
             assert_eq!(load(&mut flash), Some(record(number)));
         }
+    }
+
+    /// Goal: what is reserved outlives the device's power, and neither it nor the record is lost
+    /// when the other is written as often as it takes to go round the ring.
+    #[test]
+    fn the_record_and_the_reserved_numbers_do_not_displace_each_other() {
+        let mut flash = FlashModel::blank(RANGE.end);
+        assert_eq!(store(&mut flash).reserved(), 0);
+        store(&mut flash).reserve(256).unwrap();
+        for number in 0..500 {
+            block_on(store(&mut flash).persist(&record(number))).unwrap();
+        }
+        assert_eq!(store(&mut flash).reserved(), 256);
+        for end in 0..1000 {
+            store(&mut flash).reserve(end).unwrap();
+            assert_eq!(store(&mut flash).reserved(), end);
+        }
+        assert_eq!(load(&mut flash), Some(record(499)));
     }
 
     /// Goal: wherever the power is cut, the device finds the old record or the new one, whole; and
