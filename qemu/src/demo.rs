@@ -69,7 +69,7 @@ fn renew_under_traffic(stage: &mut Stage<'_>, timeline: &Timeline) -> Result<(),
 
 fn outlive_an_outage(stage: &mut Stage<'_>, timeline: &Timeline) -> Result<(), RigError> {
     timeline.chapter("the provisioner is gone when the next renewal is due");
-    stage.provisioner.kill();
+    stage.servers.provisioner.kill();
     timeline.note("rig", "kill -9 provisioner");
     let failure = stage.await_failed_renewal()?;
     timeline.note("agent", &format!("cannot renew: {failure}"));
@@ -85,7 +85,7 @@ fn outlive_an_outage(stage: &mut Stage<'_>, timeline: &Timeline) -> Result<(), R
 fn outlive_a_kill(stage: &mut Stage<'_>, timeline: &Timeline) -> Result<(), RigError> {
     timeline.chapter("the power fails in the middle of a renewal");
     stage.await_messages(FLOWING_MESSAGES)?;
-    stage.provisioner.freeze();
+    stage.servers.provisioner.freeze();
     timeline.note("rig", "provisioner frozen: the next renewal gets no answer");
     stage.agent.renew()?;
     let phase = stage.await_open_renewal()?;
@@ -95,7 +95,7 @@ fn outlive_a_kill(stage: &mut Stage<'_>, timeline: &Timeline) -> Result<(), RigE
     stage.await_old_identity()?;
     stage.agent_is_back()?;
     timeline.note("agent", "started again; messages flow under the identity it had");
-    stage.provisioner.thaw();
+    stage.servers.provisioner.thaw();
     timeline.note("rig", "provisioner goes on");
     let serial = stage.await_switch()?;
     timeline.note("agent", &format!("finished the renewal; identity in use: {serial}"));

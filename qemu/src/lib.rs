@@ -26,6 +26,7 @@ pub mod process;
 pub mod programs;
 pub mod provisioner;
 pub mod report;
+pub mod servers;
 pub mod stage;
 pub mod subscriber;
 pub mod swtpm;

@@ -175,6 +175,24 @@ pub fn run(name: &str, mut command: Command, log: &Path) -> Result<(), RigError>
     if status.success() { Ok(()) } else { Err(ended(name, status, log)) }
 }
 
+/// Runs a program to its end, and gives what it printed.
+///
+/// # Errors
+///
+/// As [`run`]; what it printed is no part of its last words then.
+pub fn ask(name: &str, mut command: Command, log: &Path) -> Result<String, RigError> {
+    let program = PathBuf::from(command.get_program());
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(append_to(log)?)
+        .output()
+        .map_err(|source| RigError::Start { program, source })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(ended(name, output.status, log))
+}
+
 fn append_to(log: &Path) -> Result<File, RigError> {
     File::options().create(true).append(true).open(log).map_err(RigError::io(log))
 }
@@ -187,7 +205,8 @@ fn ended(name: &str, status: ExitStatus, log: &Path) -> RigError {
     }
 }
 
-fn last_words(log: &Path) -> String {
+/// The last lines of a file, and nothing of one that is not there.
+pub(crate) fn last_words(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
@@ -238,6 +257,16 @@ mod tests {
                 Ok(stat.map_or(true, |stat| stat.contains(") Z ")).then_some(()))
             })
             .unwrap();
+    }
+
+    /// Goal: what a program prints is given, and not what it says on the side; a failure is one.
+    #[test]
+    fn a_question_is_answered_by_what_a_program_prints() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        assert_eq!(ask("sh", shell("echo yes; echo no >&2"), &log).unwrap(), "yes\n");
+        let error = ask("sh", shell("echo yes; exit 3"), &log).unwrap_err().to_string();
+        assert!(error.contains("exit status: 3") && error.contains("no"), "{error}");
     }
 
     /// Goal: a program that is not there is named.

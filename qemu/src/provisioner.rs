@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::error::RigError;
 use crate::ports;
 use crate::process::{self, Process};
@@ -15,12 +17,17 @@ use crate::workplace::Workplace;
 /// From start to ready: trees and database exist by then, so this is generous.
 const START_WAIT_MS_MAX: u64 = 20_000;
 
+/// The backends that the broker lets use every device's topics: one name has one session, so that
+/// who hears and who commands are two.
+pub const BACKENDS: [&str; 2] = ["fleet", "orders"];
+
 /// An installation of the provisioner, running or not.
 #[derive(Debug)]
 pub struct Provisioner {
     programs: Programs,
     folder: PathBuf,
     log: PathBuf,
+    names: Vec<String>,
     port: u16,
     process: Option<Process>,
 }
@@ -32,6 +39,21 @@ pub struct Terms<'a> {
     pub trust_domain: &'a str,
     /// How long a device's certificate lives, seconds.
     pub device_lifetime_s: u32,
+    /// Names and addresses besides `localhost` under which devices reach provisioner and broker.
+    pub more_names: &'a [&'a str],
+}
+
+/// What the provisioner knows of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Certificates that it got by showing what a first contact shows: a token, or evidence.
+    pub enrollments: u32,
+    /// Certificates that it got by showing the one before.
+    pub renewals: u32,
+    /// The serial number of the newest, hexadecimal.
+    pub serial: Option<String>,
+    /// Whether it has shown proof that its key lives in a TPM.
+    pub attested: bool,
 }
 
 impl Provisioner {
@@ -50,12 +72,13 @@ impl Provisioner {
             programs: programs.clone(),
             folder: place.join("provisioner"),
             log: place.join("provisioner.log"),
+            names: names(terms.more_names),
             port,
             process: None,
         };
         let mut command = programs.provisioner();
         command.arg("init").arg("--dir").arg(&this.folder);
-        command.args(["--trust-domain", terms.trust_domain, "--name", "localhost"]);
+        command.args(["--trust-domain", terms.trust_domain, "--name"]).args(&this.names);
         command.args(["--listen", &format!("127.0.0.1:{port}")]);
         command.args(["--device-lifetime-s", &terms.device_lifetime_s.to_string()]);
         process::run("fleetcert-provisioner init", command, &this.log)?;
@@ -157,14 +180,18 @@ impl Provisioner {
         })
     }
 
-    /// Writes a complete mosquitto configuration for `localhost` and `port` into `folder`.
+    /// Writes a complete mosquitto configuration for `port`, and for the provisioner's own names,
+    /// into `folder`. Its backends are `fleet` and `orders`.
     ///
     /// # Errors
     ///
     /// What the program reports.
     pub fn configure_broker(&self, folder: &Path, port: u16) -> Result<(), RigError> {
         self.run("broker mosquitto", |command| {
-            command.args(["broker", "mosquitto", "--name", "localhost"]);
+            command.args(["broker", "mosquitto", "--name"]).args(&self.names);
+            BACKENDS.iter().for_each(|backend| {
+                command.args(["--backend", backend]);
+            });
             command.args(["--port", &port.to_string(), "--out"]).arg(folder)
         })
     }
@@ -181,10 +208,31 @@ impl Provisioner {
         Ok((folder.join("backend.pem"), folder.join("backend.key")))
     }
 
-    /// The URL that devices use.
+    /// What it knows of a device.
+    ///
+    /// # Errors
+    ///
+    /// What the program reports, [`RigError::Answer`] when what it says cannot be read.
+    pub fn history(&self, device_id: &str) -> Result<History, RigError> {
+        let device = self.ask("device show", &["device", "show", device_id])?;
+        let audit = self.ask("audit list", &["audit", "list", "--device", device_id])?;
+        History::read(&device, &audit).ok_or_else(|| RigError::Answer {
+            from: "fleetcert-provisioner",
+            found: format!("{device} {audit}"),
+            expected: "a device and its events",
+        })
+    }
+
+    /// The URL that devices on this machine use.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://localhost:{}", self.port)
+    }
+
+    /// The loopback port on which it listens.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// The root of the server tree.
@@ -203,11 +251,88 @@ impl Provisioner {
         process::run(&format!("fleetcert-provisioner {what}"), command, &self.log)
     }
 
+    /// The JSON that a reading command prints.
+    fn ask(&self, what: &str, arguments: &[&str]) -> Result<Value, RigError> {
+        let mut command = self.command();
+        command.args(arguments).arg("--json");
+        let text = process::ask(&format!("fleetcert-provisioner {what}"), command, &self.log)?;
+        serde_json::from_str(&text).map_err(|_| RigError::Answer {
+            from: "fleetcert-provisioner",
+            found: text,
+            expected: "JSON",
+        })
+    }
+
     /// The program with this installation's configuration; a subcommand is still missing.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = self.programs.provisioner();
         command.arg("--config").arg(self.folder.join("provisioner.toml"));
         command
+    }
+}
+
+/// `localhost` comes first: it is the name that stands in certificates as the place of the CRL.
+fn names(more: &[&str]) -> Vec<String> {
+    std::iter::once(&"localhost").chain(more).map(|name| (*name).to_owned()).collect()
+}
+
+impl History {
+    /// A certificate is recorded behind the request that it answers, in one transaction.
+    fn read(device: &Value, audit: &Value) -> Option<Self> {
+        let mut history = Self {
+            attested: device["attested"].as_bool()?,
+            serial: device.pointer("/device/serial")?.as_str().map(str::to_owned),
+            ..Self::default()
+        };
+        let mut is_renewal = false;
+        for entry in audit["events"].as_array()? {
+            match (entry["event"].as_str()?, entry["detail"].as_str()?) {
+                ("requested", how) => is_renewal = how.starts_with("re-enroll"),
+                ("issued", _) if is_renewal => history.renewals += 1,
+                ("issued", _) => history.enrollments += 1,
+                _ => {}
+            }
+        }
+        Some(history)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Goal: first certificates are told from renewals by what was shown for them, and requests
+    /// that got none count for nothing.
+    #[test]
+    fn a_history_is_read_from_the_audit_trail() {
+        let event = |event: &str, detail: &str| json!({"event": event, "detail": detail});
+        let device = json!({"device": {"serial": "0a1b"}, "attested": true});
+        let audit = json!({"events": [
+            event("device-added", ""),
+            event("requested", "enroll by evidence for challenge 00"),
+            event("refused", "challenge-unknown: …"),
+            event("requested", "enroll by evidence for challenge 01"),
+            event("bound", ""),
+            event("issued", "key 02"),
+            event("requested", "re-enroll by certificate 0a"),
+            event("attested", ""),
+            event("issued", "key 03"),
+        ]});
+        let history = History::read(&device, &audit).unwrap();
+        let serial = Some("0a1b".to_owned());
+        let expected = History { enrollments: 1, renewals: 1, serial, attested: true };
+        assert_eq!(history, expected);
+        assert_eq!(History::read(&device, &json!({})), None);
+    }
+
+    /// Goal: an expected device that never came has no history.
+    #[test]
+    fn a_device_that_never_came_has_no_history() {
+        let device = json!({"device": {"serial": null}, "attested": false});
+        let audit = json!({"events": []});
+        assert_eq!(History::read(&device, &audit), Some(History::default()));
     }
 }

@@ -7,17 +7,16 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::agent::{Agent, Settings, Status};
-use crate::broker::Broker;
 use crate::error::RigError;
-use crate::ports;
 use crate::programs::Programs;
 use crate::provisioner::{Provisioner, Terms};
 use crate::report::Report;
-use crate::subscriber::{Access, Subscriber};
+use crate::servers::Servers;
+use crate::subscriber::Subscriber;
 use crate::swtpm::{self, Swtpm};
 use crate::timeline::Timeline;
 use crate::tpm_maker::TpmMaker;
-use crate::traffic::Traffic;
+use crate::traffic::{Numbers, Traffic};
 use crate::wait::Stop;
 use crate::workplace::Workplace;
 
@@ -29,9 +28,6 @@ const TRUST_DOMAIN: &str = "demo.example";
 
 /// Who made its TPM.
 const TPM_MAKER: &str = "Demo";
-
-/// The backend that hears it; the broker's configuration admits it by this name.
-const BACKEND: &str = "fleet";
 
 /// Short enough to watch several lives, long enough for a slow machine to renew in a third of it.
 const CERTIFICATE_LIFETIME_S: u32 = 20;
@@ -50,14 +46,12 @@ const MESSAGES_WAIT_MS_MAX: u64 = 10_000;
 pub struct Stage<'a> {
     /// The device.
     pub agent: Agent,
-    /// The provisioning service.
-    pub provisioner: Provisioner,
+    /// Whom it talks to.
+    pub servers: Servers,
     stop: &'a Stop,
     timeline: &'a Timeline,
     tpm: Option<Swtpm>,
-    broker: Broker,
-    subscriber: Option<Subscriber>,
-    access: Access,
+    subscriber: Option<Subscriber<Numbers>>,
     traffic: Option<Traffic>,
     seen: Option<Status>,
     switches: u32,
@@ -76,44 +70,29 @@ impl<'a> Stage<'a> {
     ) -> Result<Self, RigError> {
         timeline.chapter("setting the stage");
         let programs = Programs::beside_ourselves()?;
-        let terms = Terms { trust_domain: TRUST_DOMAIN, device_lifetime_s: CERTIFICATE_LIFETIME_S };
-        let mut provisioner = Provisioner::install(&programs, place, terms)?;
-        let tpm = give_tpm(place, &provisioner, stop, timeline)?;
-        provisioner.start(stop)?;
-        timeline.note("provisioner", &format!("serves at {}", provisioner.url()));
-
-        let [port] = ports::free()?;
-        provisioner.configure_broker(&place.join("broker"), port)?;
-        let broker = Broker::start(&place.join("broker"), port, place.join("mosquitto.log"), stop)?;
+        let (trust_domain, device_lifetime_s) = (TRUST_DOMAIN, CERTIFICATE_LIFETIME_S);
+        let terms = Terms { trust_domain, device_lifetime_s, more_names: &[] };
+        let mut servers = Servers::install(&programs, place, terms)?;
+        let tpm = give_tpm(place, &servers.provisioner, stop, timeline)?;
+        servers.provisioner.start(stop)?;
+        timeline.note("provisioner", &format!("serves at {}", servers.provisioner.url()));
+        servers.start_broker(stop)?;
+        let port = servers.broker_port();
         timeline.note("mosquitto", &format!("listens at localhost:{port}"));
+        let subscriber = Some(servers.subscribe()?);
 
-        let (certificate, key) = provisioner.admit_backend(BACKEND, &place.join("backend"))?;
-        let access = Access { port, server_root: provisioner.server_root(), certificate, key };
-        let subscriber = Some(Subscriber::start(&access, place.join("mosquitto_sub.log"))?);
-
-        let token_file = expect_device(place, &provisioner, tpm.is_some(), timeline)?;
+        let token_file = expect_device(place, &servers.provisioner, tpm.is_some(), timeline)?;
         let settings = Settings {
             device_id: DEVICE_ID.to_owned(),
-            provisioner_url: provisioner.url(),
-            server_root: provisioner.server_root(),
+            provisioner_url: servers.provisioner.url(),
+            server_root: servers.provisioner.server_root(),
             token_file,
-            broker_port: broker.port(),
+            broker_port: port,
             tpm: tpm.as_ref().map(Swtpm::address),
         };
         let agent = Agent::install(&programs, &place.join("device"), &settings)?;
-        Ok(Self {
-            agent,
-            provisioner,
-            stop,
-            timeline,
-            tpm,
-            broker,
-            subscriber,
-            access,
-            traffic: None,
-            seen: None,
-            switches: 0,
-        })
+        let (traffic, seen, switches) = (None, None, 0);
+        Ok(Self { agent, servers, stop, timeline, tpm, subscriber, traffic, seen, switches })
     }
 
     /// Waits for the first identity in use. Returns its serial number.
@@ -206,7 +185,7 @@ impl<'a> Stage<'a> {
     ///
     /// When it does not come up.
     pub fn start_provisioner(&mut self) -> Result<(), RigError> {
-        self.provisioner.start(self.stop)
+        self.servers.provisioner.start(self.stop)
     }
 
     /// Starts to send numbered messages through the agent.
@@ -286,7 +265,7 @@ impl<'a> Stage<'a> {
                 sent,
                 received,
                 lost: sent.acknowledged - received,
-                duplicates: self.subscriber.take().map_or(0, |backend| backend.duplicates()),
+                duplicates: self.dismiss_backend(),
             }),
         }
     }
@@ -296,9 +275,9 @@ impl<'a> Stage<'a> {
         self.timeline.chapter("what to look at next");
         let mut inspect = self.agent.command();
         inspect.arg("inspect");
-        let mut show = self.provisioner.command();
+        let mut show = self.servers.provisioner.command();
         show.args(["device", "show", DEVICE_ID]);
-        let listen = self.access.listen("fleetcert/v1/#");
+        let listen = self.servers.listening.listen("fleetcert/v1/#");
         for (what, command) in
             [("the identity", inspect), ("its history", show), ("what it says", listen)]
         {
@@ -306,8 +285,13 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// The backend leaves. Returns how many messages it has heard more than once.
+    fn dismiss_backend(&mut self) -> u64 {
+        self.subscriber.take().map_or(0, |backend| backend.heard().duplicates())
+    }
+
     fn received(&self, up_to: u64) -> u64 {
-        self.subscriber.as_ref().map_or(0, |backend| backend.received(up_to))
+        self.subscriber.as_ref().map_or(0, |backend| backend.heard().received(up_to))
     }
 
     fn acknowledged(&self) -> u64 {
@@ -339,9 +323,8 @@ impl<'a> Stage<'a> {
     ) -> Result<T, RigError> {
         let stop = self.stop;
         stop.until(waited_for, limit_ms, || {
-            self.broker.check()?;
+            self.servers.check()?;
             self.subscriber.as_mut().map_or(Ok(()), Subscriber::check)?;
-            self.provisioner.check()?;
             self.tpm.as_mut().map_or(Ok(()), Swtpm::check)?;
             probe(self)
         })

@@ -5,6 +5,7 @@
 //! a number acknowledged here and never seen there. It also measures how long a message had to
 //! wait, apart for the time in which there was no agent at all.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use serde_json::json;
 
 use crate::control::Control;
 use crate::error::RigError;
+use crate::subscriber::Hear;
 use crate::wait::{PROBE_PAUSE_MS, Stopwatch, pause};
 
 /// Between two messages: many fall into each identity switch, and a slow machine keeps up.
@@ -52,6 +54,39 @@ pub struct Tally {
     pub wait_ms_max: u64,
     /// The longest that a message waited when the agent was killed under it, milliseconds.
     pub wait_without_agent_ms_max: u64,
+}
+
+/// The numbers that a backend has heard.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    heard: BTreeSet<u64>,
+    duplicates: u64,
+}
+
+impl Numbers {
+    /// How many of the messages 1 to `up_to` have arrived.
+    #[must_use]
+    pub fn received(&self, up_to: u64) -> u64 {
+        u64::try_from(self.heard.range(1..=up_to).count()).unwrap_or(u64::MAX)
+    }
+
+    /// Messages that arrived more than once.
+    #[must_use]
+    pub const fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+}
+
+impl Hear for Numbers {
+    fn hear(&mut self, topic: &str, payload: &str) {
+        if !topic.ends_with(TOPIC) {
+            return;
+        }
+        let Ok(number) = payload.parse() else { return };
+        if !self.heard.insert(number) {
+            self.duplicates += 1;
+        }
+    }
 }
 
 impl Traffic {
@@ -158,6 +193,22 @@ mod tests {
         assert_eq!(request["publish"]["topic"], TOPIC);
         writeln!(stream.get_mut(), "{text}").unwrap();
         request["publish"]["payload"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Goal: each number counts once, repetitions apart, and other topics not at all.
+    #[test]
+    fn repeated_messages_count_once() {
+        let mut numbers = Numbers::default();
+        for (topic, payload) in [
+            ("fleetcert/v1/d/data/demo", "1"),
+            ("fleetcert/v1/d/data/demo", "2"),
+            ("fleetcert/v1/d/data/demo", "2"),
+            ("fleetcert/v1/d/state", "3"),
+            ("fleetcert/v1/d/data/demo", "four"),
+        ] {
+            numbers.hear(topic, payload);
+        }
+        assert_eq!((numbers.received(9), numbers.received(1), numbers.duplicates()), (2, 1, 1));
     }
 
     /// Goal: a message refused or cut off is sent again under its number; none is skipped.

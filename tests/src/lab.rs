@@ -145,7 +145,11 @@ impl Lab {
     pub fn stopped(plan: Plan<'_>) -> Self {
         let programs = programs::with(PROVISIONER);
         let place = Workplace::new().or_fail("a temporary folder");
-        let terms = Terms { trust_domain: TRUST_DOMAIN, device_lifetime_s: plan.lifetime_s };
+        let terms = Terms {
+            trust_domain: TRUST_DOMAIN,
+            device_lifetime_s: plan.lifetime_s,
+            more_names: &[],
+        };
         let provisioner =
             Provisioner::install(&programs, &place, terms).or_fail("fleetcert-provisioner init");
         let lab = Self { provisioner, place };

@@ -4,7 +4,7 @@
 use std::fs;
 
 use fleetcert_rig::subscriber::{Access, Subscriber};
-use fleetcert_rig::traffic::Traffic;
+use fleetcert_rig::traffic::{Numbers, Traffic};
 use fleetcert_rig::wait::Stopwatch;
 use fleetcert_tests::lab::by_hand::serial;
 use fleetcert_tests::lab::device::{Device, Status};
@@ -53,8 +53,8 @@ fn slow_renewals_under_traffic_lose_nothing() {
         certificate: backend.certificate,
         key: backend.key,
     };
-    let mut subscriber =
-        Subscriber::start(&access, lab.path("subscriber.log")).or_fail("a subscriber");
+    let subscriber = Subscriber::<Numbers>::start(&access, lab.path("subscriber.log"));
+    let mut subscriber = subscriber.or_fail("a subscriber");
     let mut device = lab.expected_device("dev-1", &broker);
     device.start();
     let mut serials = vec![used(&device.await_online())];
@@ -72,7 +72,8 @@ fn slow_renewals_under_traffic_lose_nothing() {
     let tally = traffic.finish().or_fail("the sender");
     until("the last messages", 10_000, || {
         subscriber.check().or_fail("the subscriber");
-        (subscriber.received(tally.acknowledged) == tally.acknowledged).then_some(())
+        let received = subscriber.heard().received(tally.acknowledged);
+        (received == tally.acknowledged).then_some(())
     });
     let gap_ms = device.status().and_then(|status| status.gap_ms_max()).or_fail("a measured gap");
     assert!(gap_ms <= GAP_MS_MAX, "{gap_ms} ms without a session");

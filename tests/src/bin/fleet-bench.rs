@@ -48,7 +48,8 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<String, LoadError> {
     let (place, stop) = (Workplace::new()?, Stop::default());
     let programs = Programs::beside_ourselves()?;
-    let terms = Terms { trust_domain: "bench.example", device_lifetime_s: 86_400 };
+    let (trust_domain, device_lifetime_s) = ("bench.example", 86_400);
+    let terms = Terms { trust_domain, device_lifetime_s, more_names: &[] };
     let mut provisioner = Provisioner::install(&programs, &place, terms)?;
     provisioner.start(&stop)?;
     let [port] = ports::free()?;

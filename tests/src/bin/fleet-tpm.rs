@@ -140,7 +140,8 @@ impl Site {
     fn new(in_tpm: bool) -> Result<Self, LoadError> {
         let (place, stop) = (Workplace::new()?, Stop::default());
         let programs = Programs::beside_ourselves()?;
-        let terms = Terms { trust_domain: "bench.example", device_lifetime_s: 86_400 };
+        let (trust_domain, device_lifetime_s) = ("bench.example", 86_400);
+        let terms = Terms { trust_domain, device_lifetime_s, more_names: &[] };
         let mut provisioner = Provisioner::install(&programs, &place, terms)?;
         let token_file = place.join("token");
         let tpm = if in_tpm {

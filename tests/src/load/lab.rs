@@ -41,7 +41,7 @@ impl Bench {
     /// What the provisioner reports.
     pub fn start(device_lifetime_s: u32) -> Result<Self, LoadError> {
         let place = Workplace::new()?;
-        let terms = Terms { trust_domain: "load.example", device_lifetime_s };
+        let terms = Terms { trust_domain: "load.example", device_lifetime_s, more_names: &[] };
         let mut provisioner =
             Provisioner::install(&programs::with(programs::PROVISIONER), &place, terms)?;
         provisioner.start(&Stop::default())?;
