@@ -13,6 +13,7 @@
 #[cfg(all(feature = "p256-cm4", target_arch = "arm", target_os = "none"))]
 mod cortex_m4;
 mod der;
+mod equation;
 mod portable;
 
 use core::fmt::Debug;
