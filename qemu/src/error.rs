@@ -23,6 +23,15 @@ pub enum RigError {
         /// What was found instead.
         found: String,
     },
+    /// Something is wrong with a device.
+    Device {
+        /// Its name.
+        id: String,
+        /// What.
+        cause: Box<RigError>,
+        /// The last lines it said on its serial line.
+        last_words: String,
+    },
     /// A program that should run has ended, or one that should succeed has not.
     Ended {
         /// The program.
@@ -71,6 +80,9 @@ impl fmt::Display for RigError {
                 write!(f, "{from} answered {found:?}, expected {expected}")
             }
             Self::Claim { claim, found } => write!(f, "claim does not hold: {claim}; {found}"),
+            Self::Device { id, cause, last_words } => {
+                write!(f, "{id}: {cause}\nits serial line said last:\n{last_words}")
+            }
             Self::Ended { program, status, last_words } => {
                 write!(f, "{program} ended ({status}); its last lines:\n{last_words}")
             }
@@ -94,6 +106,7 @@ impl fmt::Display for RigError {
 impl std::error::Error for RigError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            Self::Device { cause, .. } => Some(cause),
             Self::Io { source, .. } | Self::Start { source, .. } => Some(source),
             _ => None,
         }

@@ -13,15 +13,20 @@
 //! [`leftovers`], which knows every group and folder there is.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod agent;
+pub mod bench;
 pub mod broker;
 pub mod cli;
 pub mod control;
 pub mod demo;
+pub mod device;
 pub mod dice;
 pub mod elf;
 pub mod error;
 pub mod factory;
+pub mod firmware;
+pub mod fleet;
 pub mod leftovers;
 pub mod machine;
 pub mod ports;

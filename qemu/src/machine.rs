@@ -19,6 +19,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::ValueEnum;
+
 use crate::error::RigError;
 use crate::process::Process;
 use crate::programs;
@@ -32,7 +34,7 @@ const MONITOR_WAIT_MS_MAX: u64 = 10_000;
 const ERASED: u8 = 0xff;
 
 /// The boards that the firmware is built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Board {
     /// Cortex-M4, no TPM; flash and randomness come from the host.
     Mps2An386,
@@ -44,6 +46,19 @@ pub enum Board {
 #[derive(Debug)]
 pub struct Flash {
     path: PathBuf,
+}
+
+/// What is out of the ordinary when power comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// What the battery-backed clock says, as `1970-01-01` or `1970-01-01T00:00:00`; otherwise it is
+    /// the host's time.
+    pub clock: Option<&'static str>,
+    /// Each instruction takes a nanosecond of the board's time, so that its clocks count them; the
+    /// emulation is slower.
+    pub counts_instructions: bool,
+    /// It stands still before its first instruction until [`Machine::go`].
+    pub is_held: bool,
 }
 
 /// A board with power.
@@ -158,7 +173,7 @@ impl Machine {
         folder: &Path,
         tpm: Option<&Swtpm>,
     ) -> Result<Self, RigError> {
-        Self::begin(board, firmware, folder, tpm, &[])
+        Self::start_under(Conditions::default(), board, firmware, folder, tpm)
     }
 
     /// As [`Machine::start`], with the network cable out.
@@ -173,26 +188,31 @@ impl Machine {
         tpm: Option<&Swtpm>,
         stop: &Stop,
     ) -> Result<Self, RigError> {
-        // It stands still before its first instruction until it is told to go on.
-        let machine = Self::begin(board, firmware, folder, tpm, &["-S"])?;
+        let held = Conditions { is_held: true, ..Conditions::default() };
+        let machine = Self::start_under(held, board, firmware, folder, tpm)?;
         machine.unplug(stop)?;
-        machine.tell("cont\n", stop)?;
+        machine.go(stop)?;
         Ok(machine)
     }
 
-    fn begin(
+    /// As [`Machine::start`], under conditions that are out of the ordinary.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::start`].
+    pub fn start_under(
+        conditions: Conditions,
         board: Board,
         firmware: &Path,
         folder: &Path,
         tpm: Option<&Swtpm>,
-        more: &[&str],
     ) -> Result<Self, RigError> {
         // The emulator runs in that folder: a relative path would mean another file there.
         let firmware = fs::canonicalize(firmware).map_err(RigError::io(firmware))?;
         let folder = fs::canonicalize(folder).map_err(RigError::io(folder))?;
         let (console, monitor) = (folder.join("console.log"), folder.join("monitor.sock"));
         let mut command = Command::new(board.emulator());
-        command.current_dir(&folder).args(common_arguments()).args(more);
+        command.current_dir(&folder).args(common_arguments()).args(conditions.arguments());
         match board {
             Board::Mps2An386 => command.args(mps2_arguments()).arg("-kernel").arg(firmware),
             Board::Riscv32Virt => command.args(riscv32_arguments()).arg("-bios").arg(firmware),
@@ -211,15 +231,7 @@ impl Machine {
     ///
     /// [`RigError::Io`].
     pub fn console(&self) -> Result<String, RigError> {
-        let Ok(mut file) = File::open(&self.console) else {
-            // The emulator has not come so far.
-            return Ok(String::new());
-        };
-        let mut said = Vec::new();
-        file.seek(SeekFrom::Start(self.console_start))
-            .and_then(|_| file.read_to_end(&mut said))
-            .map_err(RigError::io(&self.console))?;
-        Ok(String::from_utf8_lossy(&said).into_owned())
+        read_from(&self.console, self.console_start)
     }
 
     /// Waits until it has said `text`; gives all that it has said by then.
@@ -259,6 +271,15 @@ impl Machine {
         self.process.check()
     }
 
+    /// Lets a machine that is held begin.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::unplug`].
+    pub fn go(&self, stop: &Stop) -> Result<(), RigError> {
+        self.tell("cont\n", stop)
+    }
+
     /// Pulls the network cable.
     ///
     /// # Errors
@@ -282,6 +303,17 @@ impl Machine {
         self.process.kill();
     }
 
+    /// Cuts the power. Returns all that it has said.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::console`].
+    pub fn kill_and_read(self) -> Result<String, RigError> {
+        let Self { process, console, console_start, .. } = self;
+        process.kill();
+        read_from(&console, console_start)
+    }
+
     /// Gives the emulator's monitor a command. It says its prompt first, and again when it is done.
     fn tell(&self, command: &str, stop: &Stop) -> Result<(), RigError> {
         const PROMPT: &str = "(qemu) ";
@@ -303,6 +335,28 @@ impl Machine {
             .and_then(|()| door.write_all(command.as_bytes()))
             .and_then(|()| hear(&mut door, 2))
             .map_err(RigError::io(&self.monitor))
+    }
+}
+
+/// What a serial line has said from `start` on.
+fn read_from(console: &Path, start: u64) -> Result<String, RigError> {
+    let Ok(mut file) = File::open(console) else {
+        // The emulator has not come so far.
+        return Ok(String::new());
+    };
+    let mut said = Vec::new();
+    file.seek(SeekFrom::Start(start))
+        .and_then(|_| file.read_to_end(&mut said))
+        .map_err(RigError::io(console))?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+impl Conditions {
+    fn arguments(self) -> Vec<String> {
+        let clock = self.clock.map(|clock| ["-rtc".to_owned(), format!("base={clock}")]);
+        let counts = self.counts_instructions.then(|| ["-icount", "shift=0"].map(str::to_owned));
+        let held = self.is_held.then(|| "-S".to_owned());
+        clock.into_iter().chain(counts).flatten().chain(held).collect()
     }
 }
 
@@ -370,6 +424,24 @@ fn tpm_arguments(tpm: &Swtpm) -> [String; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a board has one name, for people, builds and command lines.
+    #[test]
+    fn a_board_has_one_name() {
+        for board in Board::ALL {
+            assert_eq!(Board::from_str(board.name(), false), Ok(board));
+        }
+    }
+
+    /// Goal: each condition is what the emulator calls it, and ordinarily there is none.
+    #[test]
+    fn conditions_are_arguments() {
+        assert!(Conditions::default().arguments().is_empty());
+        let all =
+            Conditions { clock: Some("1970-01-01"), counts_instructions: true, is_held: true };
+        let expected = ["-rtc", "base=1970-01-01", "-icount", "shift=0", "-S"];
+        assert_eq!(all.arguments(), expected);
+    }
 
     /// Goal: a blank flash is erased flash of the board's size, and keeps what is put there.
     #[test]

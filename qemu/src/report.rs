@@ -1,13 +1,35 @@
-//! The result of a demo: a table for people, one line for machines.
+//! Results: a table for people, one line for machines; and the result of a demo.
 
 use std::fmt::Write;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::traffic::Tally;
 
-/// The schema of [`Report::json`].
+/// The schema of every line for machines.
 pub const SCHEMA: u32 = 1;
+
+/// One line for machines: an object with these members, in this order.
+pub(crate) fn line(members: &[(&str, Value)]) -> String {
+    let members: Vec<String> =
+        members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// Lines for people: names to the left, values to the right.
+pub(crate) fn table(rows: &[(&str, String)]) -> String {
+    let mut table = String::new();
+    for (name, value) in rows {
+        // Writing to a String does not fail.
+        let _ = writeln!(table, "  {name:<28}{value:>12}");
+    }
+    table
+}
+
+/// A truth, for people.
+pub(crate) fn yes_or_no(truth: bool) -> String {
+    if truth { "yes" } else { "no" }.to_owned()
+}
 
 /// What a demo that went as claimed has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +54,7 @@ impl Report {
     /// One line for machines. Only a demo that held all its claims comes this far.
     #[must_use]
     pub fn json(&self) -> String {
-        let fields = [
+        line(&[
             ("schema", json!(SCHEMA)),
             ("enrolled", json!(true)),
             ("key_backend", json!(self.key_backend)),
@@ -44,18 +66,15 @@ impl Report {
             ("identity_gap_ms_max", json!(self.sent.wait_ms_max)),
             ("outage_survived", json!(true)),
             ("kill_survived", json!(true)),
-        ];
-        let fields: Vec<String> =
-            fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
-        format!("{{{}}}", fields.join(","))
+        ])
     }
 
     /// The same for people.
     #[must_use]
     pub fn table(&self) -> String {
-        let rows = [
+        table(&[
             ("device key", self.key_backend.clone()),
-            ("attested", if self.attested { "yes" } else { "no" }.to_owned()),
+            ("attested", yes_or_no(self.attested)),
             ("identity switches", self.renewals.to_string()),
             ("messages published", self.sent.acknowledged.to_string()),
             ("messages received", self.received.to_string()),
@@ -66,13 +85,7 @@ impl Report {
             ("longest wait over kill -9", format!("{} ms", self.sent.wait_without_agent_ms_max)),
             ("provisioner outage", "survived".to_owned()),
             ("kill -9 during a renewal", "survived".to_owned()),
-        ];
-        let mut table = String::new();
-        for (name, value) in rows {
-            // Writing to a String does not fail.
-            let _ = writeln!(table, "  {name:<28}{value:>12}");
-        }
-        table
+        ])
     }
 }
 

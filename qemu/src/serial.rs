@@ -72,6 +72,12 @@ impl Boot {
         self.events.iter().rev().find(|found| found.name == event)
     }
 
+    /// What happened last.
+    #[must_use]
+    pub fn last_event(&self) -> Option<&Event> {
+        self.events.last()
+    }
+
     /// Whether it has said that a certificate is kept, by having one or by getting one.
     #[must_use]
     pub fn has_identity(&self) -> bool {

@@ -4,11 +4,10 @@
 //! reported as that, with its last words, and not as a renewal that never came.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use crate::agent::{Agent, Settings, Status};
 use crate::error::RigError;
-use crate::programs::Programs;
+use crate::programs::{self, Programs};
 use crate::provisioner::{Provisioner, Terms};
 use crate::report::Report;
 use crate::servers::Servers;
@@ -281,7 +280,7 @@ impl<'a> Stage<'a> {
         for (what, command) in
             [("the identity", inspect), ("its history", show), ("what it says", listen)]
         {
-            self.timeline.note(what, &line_of(&command));
+            self.timeline.note(what, &programs::line_of(&command));
         }
     }
 
@@ -373,10 +372,4 @@ fn expect_device(
 
 fn serial_of(status: Option<&Status>) -> Option<&String> {
     status.and_then(|status| status.serial.as_ref())
-}
-
-/// A command as one would type it; nothing in a workplace's paths needs quoting.
-fn line_of(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

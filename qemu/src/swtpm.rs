@@ -191,6 +191,27 @@ impl Swtpm {
         Err(RigError::Answer { from: "swtpm", found, expected: "success of TPM2_Shutdown" })
     }
 
+    /// Takes its non-volatile memory away under it, once it has read it: the next command that has to
+    /// write there puts it into failure mode, which [`Swtpm::give_memory_back`] and a restart end.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Io`] when its memory is away already.
+    pub fn take_memory_away(&self) -> Result<(), RigError> {
+        let state = self.state_folder();
+        fs::rename(&state, self.state_folder_away()).map_err(RigError::io(&state))
+    }
+
+    /// Gives its non-volatile memory back, as it was when it was taken.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Io`] when it is not away.
+    pub fn give_memory_back(&self) -> Result<(), RigError> {
+        let away = self.state_folder_away();
+        fs::rename(&away, self.state_folder()).map_err(RigError::io(&away))
+    }
+
     /// Whether it runs, if it should.
     ///
     /// # Errors
@@ -259,6 +280,10 @@ impl Swtpm {
 
     fn state_folder(&self) -> PathBuf {
         self.folder.join("state")
+    }
+
+    fn state_folder_away(&self) -> PathBuf {
+        self.folder.join("state-away")
     }
 
     fn temporary_folder(&self) -> PathBuf {
@@ -345,6 +370,24 @@ mod tests {
         tpm.shutdown(&stop).unwrap();
         assert_eq!(tpm.pid(), None);
         assert!(tpm.connect().is_err());
+    }
+
+    /// Goal: a TPM that cannot write is in failure mode, and has lost nothing when it can again.
+    #[test]
+    fn a_tpm_without_its_memory_fails() {
+        const FAILURE: u32 = 0x101;
+        let place = tempfile::tempdir().unwrap();
+        let mut tpm = Swtpm::blank(&place.path().join("tpm")).unwrap();
+        let stop = Stop::default();
+        tpm.start(&stop).unwrap();
+        assert_eq!(code(&tpm, &SHUTDOWN_CLEAR), 0x100, "not started, but with its memory read");
+        tpm.take_memory_away().unwrap();
+        let answers = [STARTUP_CLEAR, SHUTDOWN_CLEAR].map(|command| code(&tpm, &command));
+        assert!(answers.contains(&FAILURE), "{answers:x?}");
+        assert_eq!(code(&tpm, &SHUTDOWN_CLEAR), FAILURE);
+        tpm.give_memory_back().unwrap();
+        tpm.restart(&stop).unwrap();
+        assert_eq!(code(&tpm, &STARTUP_CLEAR), 0);
     }
 
     /// Goal: the same over TCP.
