@@ -1,7 +1,7 @@
 //! Where devices are made and watched: the servers, a maker of TPMs, and a backend that counts.
 //!
 //! **What it is.** The fleet's side of a rig for boards, in one folder. It makes devices as a factory
-//! does ([`Bench::make`]), tells them to renew as an operator does ([`Bench::order_renewal`]), and draws
+//! does ([`Bench::make`]), gives them orders as an operator does ([`Bench::order`]), and draws
 //! up what has become of each ([`Bench::account`]).
 //!
 //! **What it must never do.** Wait for one without looking at the others: while a device is waited
@@ -181,15 +181,15 @@ impl<'a> Bench<'a> {
         fs::read(&der).map_err(RigError::io(&der))
     }
 
-    /// Tells a device, over the broker, to renew at once.
+    /// Gives a device a command, over the broker.
     ///
     /// # Errors
     ///
     /// [`RigError::Ended`] when the broker does not take it.
-    pub fn order_renewal(&mut self, device: &Device) -> Result<(), RigError> {
+    pub fn order(&mut self, device: &Device, command: &str) -> Result<(), RigError> {
         self.orders += 1;
         let topic = format!("fleetcert/v1/{}/command", device.id());
-        let order = format!(r#"{{"schema":1,"id":"rig-{}","command":"renew"}}"#, self.orders);
+        let order = format!(r#"{{"schema":1,"id":"rig-{}","command":"{command}"}}"#, self.orders);
         self.servers.publish(&topic, &order)
     }
 
@@ -210,7 +210,7 @@ impl<'a> Bench<'a> {
                 for (device, _) in
                     devices.iter().zip(&has_renewed).filter(|(_, renewed)| !**renewed)
                 {
-                    bench.order_renewal(device)?;
+                    bench.order(device, "renew")?;
                 }
                 watch = Some(Stopwatch::start());
             }

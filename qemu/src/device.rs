@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn an_identity_is_lost_only_after_it_was_had() {
         let (none, some) = ("1 INFO  identity: none\n", "1 INFO  identity: 0a in slot A until x\n");
-        let got = "1 INFO  identity: none\n2 INFO  event enrolled: certificate 0a issued\n";
+        let got = "1 INFO  identity: none\n2 INFO  event proven: certificate 0a is proven\n";
         for (boots, lost) in [
             (vec![none, none, got, some, some], 0),
             (vec![got, "", some], 0),

@@ -3,12 +3,12 @@
 //! Whatever is not as claimed ends the run with an error and the last words of the serial line; a
 //! [`Life`] therefore is a list of claims that held.
 //!
-//! **Where the power fails.** The first quarter of the cuts come while the board has no identity
-//! yet, at a moment drawn between [`CUT_MS_MIN`] and [`CUT_MS_MAX`] after power: into its start, its
-//! first key, its enrollment. Of the others, as many as there are renewals to be ordered come in the
-//! midst of one: the board is told to renew, says that it asks for a certificate, and loses its power
-//! up to [`CUT_IN_RENEWAL_MS_MAX`] later. The rest come at moments as before. All moments follow from
-//! the seed; what the board is doing then does not, because emulators run in real time.
+//! **Where the power fails.** The first quarter of the cuts come before the board has been seen to
+//! have an identity, at moments drawn between 0.1 and 4 seconds after power: into its start, its
+//! first key, its enrollment. Of the others, as many as renewals are asked for come in the midst of
+//! one: the board is told to renew, says that it asks for a certificate, and loses its power up to 1.5
+//! seconds later. The rest come at moments as before. All moments follow from the seed; what the
+//! board is doing then does not, because emulators run in real time.
 
 use std::slice::from_mut;
 
@@ -184,7 +184,7 @@ impl Story<'_, '_> {
     fn cut_in_renewal(&mut self) -> Result<(), RigError> {
         self.await_active()?;
         let goal = self.device.boot().count("requested") + 1;
-        self.bench.order_renewal(self.device)?;
+        self.bench.order(self.device, "renew")?;
         let asks = |device: &Device| device.boot().count("requested") >= goal;
         let devices = from_mut(self.device);
         self.bench.until_all(devices, "a renewal to begin", ACTIVE_WAIT_MS_MAX, asks)?;

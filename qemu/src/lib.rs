@@ -1,8 +1,9 @@
 //! Starts a whole fleet on one machine, breaks it, and says what happened.
 //!
-//! **What it is.** The programs as a user would run them (provisioner, agent, a real mosquitto)
-//! each in its own process, with faults that a process can suffer: stopped, killed, started
-//! again. [`demo`] is the story that it tells; the other rooms are what the story is made of.
+//! **What it is.** The programs as a user would run them (provisioner, agent, a real mosquitto, the
+//! firmware of a board in an emulator) each in its own process, with faults that a process can
+//! suffer: stopped, killed, started again. [`demo`], [`firmware`] and [`fleet`] are the stories that
+//! it tells; the other rooms are what they are made of.
 //!
 //! **What it must never do.** Link any of our other crates: what it says about them it has seen
 //! from outside, through files, sockets and the broker. Nor wait for a while and hope: every step

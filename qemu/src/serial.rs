@@ -78,10 +78,10 @@ impl Boot {
         self.events.last()
     }
 
-    /// Whether it has said that a certificate is kept, by having one or by getting one.
+    /// Whether it has said that it durably is somebody: from the start, or since it was proven.
     #[must_use]
     pub fn has_identity(&self) -> bool {
-        matches!(self.identity, Some(Some(_))) || self.count("enrolled") > 0
+        matches!(self.identity, Some(Some(_))) || self.count("proven") > 0
     }
 
     fn hear(&mut self, line: &str) {
@@ -181,7 +181,7 @@ mod tests {
         let names: Vec<&str> = boot.events.iter().map(|event| &*event.name).collect();
         assert_eq!(names, ["requested", "enrolled", "failed"]);
         assert_eq!(boot.last("failed").unwrap().text, "prove: unreachable: again in 3 s");
-        assert!(boot.has_identity());
+        assert!(!boot.has_identity(), "enrolled, but not proven");
         assert_eq!(boot.generations, BTreeSet::from([257]));
         assert_eq!(boot.acknowledged, BTreeSet::from([1, 17]));
         assert_eq!(boot.stack_peak_len, Some(20_992));
@@ -196,6 +196,8 @@ mod tests {
         let said = "7 INFO  identity: 0a1b in slot B until 2026-11-22T00:00:00Z\n";
         assert_eq!(Boot::read(said).identity, Some(Some("0a1b".to_owned())));
         assert!(Boot::read(said).has_identity());
+        let proven = "7 INFO  identity: none\n9 INFO  event proven: certificate 0a1b is proven\n";
+        assert!(Boot::read(proven).has_identity());
         assert_eq!(Boot::read("7 INFO  self-test passed\n").identity, None);
     }
 
