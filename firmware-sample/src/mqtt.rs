@@ -15,6 +15,8 @@
 //! send it again in every session to come. Any other thing out of order ends the session, and the
 //! outbox outlives it.
 
+mod command;
+mod json;
 mod outbox;
 mod packet;
 mod payload;
@@ -35,9 +37,15 @@ use crate::tls::{Connection, TlsError};
 use self::outbox::SUBSCRIBE_ID;
 use self::packet::{Connect, DISCONNECT, Header, Incoming, PINGREQ, PublishHead};
 
+pub use self::command::{
+    Asked, COMMAND_ID_LEN_MAX, CommandId, HEARD_LEN_MAX, Heard, Order, RESULT_LEN_MAX, Refusal,
+    result, verdict,
+};
 pub use self::outbox::{IN_FLIGHT_MAX, Outbox, PUBLISH_LEN_MAX, PublishError, Ticket};
 pub use self::packet::PacketError;
-pub use self::payload::{PHASE_LEN_MAX, STATE_LEN_MAX, birth, death};
+pub use self::payload::{
+    PHASE_LEN_MAX, STATE_LEN_MAX, Seen, TELEMETRY_LEN_MAX, birth, death, parse_state, telemetry,
+};
 
 /// Octets of a packet that is given out, at most: a longer one is passed over.
 pub const RECEIVE_LEN: usize = 1024;

@@ -173,7 +173,7 @@ fn messages_are_acknowledged_after_they_were_given_out() {
         session.stream.heard.clear();
         let command = Event::Command { payload: b"one", is_retained: false };
         assert_eq!(session.poll(0), Ok(Some(command)));
-        assert_eq!(session.stream.heard, []);
+        assert_eq!(session.stream.heard, b"");
         assert_eq!(session.poll(0), Ok(Some(Event::State { payload: b"two" })));
         assert_eq!(session.stream.heard, [0x40, 2, 0, 9]);
         let command = Event::Command { payload: b"", is_retained: true };
@@ -338,7 +338,7 @@ fn silence_is_met_with_a_ping_and_a_ping_without_an_answer_is_the_end() {
     let mut session = open(&mut broker, &device_id, &mut outbox).unwrap();
     session.stream.heard.clear();
     assert_eq!(session.poll(29_999), Ok(None));
-    assert_eq!(session.stream.heard, []);
+    assert_eq!(session.stream.heard, b"");
     assert_eq!(session.poll(30_000), Ok(None));
     assert_eq!(session.stream.heard, PINGREQ);
     session.stream.says = vec![0xd0, 0];
