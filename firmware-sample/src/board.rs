@@ -29,6 +29,7 @@ use fleetcert_tpm::transact::Transact;
 use smoltcp::phy::Device;
 
 use crate::ecdsa::{Ecdsa, Signing};
+use crate::keystore::{KeyStore, LayoutError};
 use crate::random::Generator;
 
 /// Octets of an Ethernet address.
@@ -42,10 +43,12 @@ pub trait Board {
     type Ecdsa: Copy + Default + Ecdsa + Signing;
     /// Its flash, in regions.
     type Flash: NorFlash;
+    /// Where its keys live.
+    type Keys: KeyStore;
     /// Its network device.
     type Link: Link;
     /// The way to its TPM. A board that will never have one says [`NoTpm`].
-    type Tpm: Transact;
+    type Tpm: Transact<Error: fmt::Display>;
 
     /// What people call it.
     const NAME: &'static str;
@@ -59,6 +62,17 @@ pub trait Board {
     fn take() -> Result<Parts<Self>, BoardError>
     where
         Self: Sized;
+
+    /// The key store, made of what the board has for it.
+    ///
+    /// # Errors
+    ///
+    /// [`BoardError::Keys`] when it does not fit the flash. A TPM is not asked for anything yet.
+    fn keys(
+        flash: Self::Flash,
+        tpm: Option<Self::Tpm>,
+        random: Generator,
+    ) -> Result<Self::Keys, BoardError>;
 
     /// The most that the stack has held since the start, octets, by the pattern that the start-up
     /// code has painted it with; and the most that it can hold.
@@ -94,6 +108,12 @@ pub trait Clock: Copy {
     /// Seconds since 1970 by a clock that runs without power, unjudged: it may be set wrong.
     /// `None` where there is no such clock.
     fn wall_s(&self) -> Option<u64>;
+
+    /// Instructions that the processor has done since the start, without its rests, as nearly as the
+    /// board can tell; 0 where it cannot. For comparisons: nothing depends on it.
+    fn instructions(&self) -> u64 {
+        0
+    }
 
     /// Gives the processor a rest of at most two milliseconds: between two looks at the network.
     fn rest(&self);
@@ -162,6 +182,8 @@ pub enum BoardError {
         /// What of it is wrong.
         reason: &'static str,
     },
+    /// The key store does not fit the flash that the board has for it.
+    Keys(LayoutError),
     /// The network device is not there, or does not do as asked.
     Link {
         /// What of it is wrong.
@@ -180,6 +202,7 @@ impl fmt::Display for BoardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flash { reason } => write!(f, "flash: {reason}"),
+            Self::Keys(error) => write!(f, "key store: {error}"),
             Self::Link { reason } => write!(f, "network device: {reason}"),
             Self::Random { reason } => write!(f, "source of randomness: {reason}"),
             Self::Taken => f.write_str("the board's parts have been taken already"),
@@ -189,9 +212,21 @@ impl fmt::Display for BoardError {
 
 impl core::error::Error for BoardError {}
 
+impl From<LayoutError> for BoardError {
+    fn from(error: LayoutError) -> Self {
+        Self::Keys(error)
+    }
+}
+
 /// The way to a TPM on a board that has no place for one: there is no value of it.
 #[derive(Clone, Copy, Debug)]
 pub enum NoTpm {}
+
+impl fmt::Display for NoTpm {
+    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {}
+    }
+}
 
 impl Transact for NoTpm {
     type Error = NoTpm;

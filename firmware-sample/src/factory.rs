@@ -72,6 +72,9 @@ pub struct Policy {
     /// It enrolls with evidence of its TPM, or not at all: a board whose TPM is broken never falls
     /// back to a key in software.
     pub attested_only: bool,
+    /// It ends its life in the fleet at its next start: gives its identity up and erases its keys.
+    /// For who takes a device out of service; it does not begin again by itself.
+    pub decommission: bool,
     /// A renewal keeps the key. By default each identity has one of its own.
     pub keep_key: bool,
     /// It checks itself, says what it found on its serial line, and ends: for the line and the rig.
@@ -203,14 +206,18 @@ impl Policy {
     const ATTESTED_ONLY: u16 = 1;
     const KEEP_KEY: u16 = 1 << 1;
     const SELF_TEST: u16 = 1 << 2;
+    const DECOMMISSION: u16 = 1 << 3;
+    const KNOWN: u16 =
+        Self::ATTESTED_ONLY | Self::KEEP_KEY | Self::SELF_TEST | Self::DECOMMISSION;
 
     /// A bit that is not known here may be a promise that this firmware does not keep.
     const fn from_bits(bits: u16) -> Option<Self> {
-        if bits & !(Self::ATTESTED_ONLY | Self::KEEP_KEY | Self::SELF_TEST) != 0 {
+        if bits & !Self::KNOWN != 0 {
             return None;
         }
         Some(Self {
             attested_only: bits & Self::ATTESTED_ONLY != 0,
+            decommission: bits & Self::DECOMMISSION != 0,
             keep_key: bits & Self::KEEP_KEY != 0,
             self_test: bits & Self::SELF_TEST != 0,
         })
@@ -220,6 +227,9 @@ impl Policy {
         let mut bits = 0;
         if self.attested_only {
             bits |= Self::ATTESTED_ONLY;
+        }
+        if self.decommission {
+            bits |= Self::DECOMMISSION;
         }
         if self.keep_key {
             bits |= Self::KEEP_KEY;

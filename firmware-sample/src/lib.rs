@@ -24,6 +24,7 @@ extern crate std;
 pub mod blocking;
 pub mod board;
 pub mod console;
+pub mod device;
 pub mod ecdsa;
 pub mod factory;
 pub mod http;

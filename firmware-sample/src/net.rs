@@ -20,7 +20,7 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::net::Ipv4Addr;
 
@@ -164,6 +164,8 @@ pub enum NetError {
 /// The network of a board with clock `C` behind device `D`.
 pub struct Net<'a, D, C> {
     stack: RefCell<Stack<'a, D>>,
+    /// Of the connection in each slot, milliseconds.
+    deadlines: [Cell<u64>; CONNECTIONS_MAX],
     clock: C,
 }
 
@@ -178,7 +180,7 @@ impl<'a, D: Link, C: Clock> Net<'a, D, C> {
         seed: u64,
     ) -> Self {
         let stack = Stack::new(device, sockets, buffers, seed, clock.now_ms());
-        Self { stack: RefCell::new(stack), clock }
+        Self { stack: RefCell::new(stack), deadlines: Default::default(), clock }
     }
 
     /// The clock that deadlines are instants of.
@@ -260,7 +262,9 @@ impl<'a, D: Link, C: Clock> Net<'a, D, C> {
         self.wait_for_lease(deadline_ms)?;
         let slot =
             self.stack.try_borrow_mut().map_err(|_| NetError::Busy)?.connect(address, port)?;
-        let connection = Connection::new(self, slot, deadline_ms);
+        let deadline = self.deadlines.get(slot).ok_or(NetError::Busy)?;
+        deadline.set(deadline_ms);
+        let connection = Connection::new(self, slot, deadline);
         self.until(deadline_ms, Step::Connect, |stack| stack.connected(slot))?;
         Ok(connection)
     }

@@ -16,61 +16,40 @@ mod steps;
 
 use log::{error, info};
 use p256::elliptic_curve::rand_core::RngCore;
-use static_cell::{ConstStaticCell, StaticCell};
 
-use crate::board::{Board, Ending, Parts};
-use crate::factory::FACTORY_BUFFER_LEN;
+use crate::board::{Board, Parts};
+use crate::factory::Factory;
 use crate::net::{Buffers, Net, Sockets};
 
 use self::steps::Trouble;
 
-/// The octets of the configuration.
-static FACTORY: ConstStaticCell<[u8; FACTORY_BUFFER_LEN]> =
-    ConstStaticCell::new([0; FACTORY_BUFFER_LEN]);
-
-/// The network's memory.
-static BUFFERS: ConstStaticCell<Buffers> = ConstStaticCell::new(Buffers::new());
-static SOCKETS: StaticCell<Sockets<'static>> = StaticCell::new();
-
-/// Tests board `B`, says what was found, and ends.
-pub fn run<B: Board>() -> ! {
-    info!("fleetcert firmware {} on {}: self-test", env!("CARGO_PKG_VERSION"), B::NAME);
-    let ending = match B::take() {
-        Ok(parts) => judge(&test::<B>(parts)),
-        Err(why) => {
-            error!("the board cannot begin: {why}");
-            Ending::Failure
-        }
-    };
-    let stack = B::stack();
-    info!("stack: {} of {} octets at its peak", stack.peak_len, stack.len);
-    B::exit(ending)
-}
-
-fn judge(outcome: &Result<(), Trouble>) -> Ending {
-    match outcome {
-        Ok(()) => {
-            info!("self-test passed");
-            Ending::Success
-        }
-        Err(why) => {
-            error!("self-test failed: {why}");
-            Ending::Failure
-        }
+/// Tests board `B`, says what was found, and whether all of it is well.
+pub fn run<B: Board>(
+    parts: Parts<B>,
+    factory: &Factory<'_>,
+    buffers: &'static mut Buffers,
+    sockets: &'static mut Sockets<'static>,
+) -> bool {
+    info!("self-test");
+    let outcome = test::<B>(parts, factory, buffers, sockets);
+    match &outcome {
+        Ok(()) => info!("self-test passed"),
+        Err(why) => error!("self-test failed: {why}"),
     }
+    outcome.is_ok()
 }
 
-fn test<B: Board>(mut parts: Parts<B>) -> Result<(), Trouble> {
-    let (Some(buffer), Some(buffers), Some(sockets)) =
-        (FACTORY.try_take(), BUFFERS.try_take(), SOCKETS.try_init_with(Sockets::new))
-    else {
-        return Err(Trouble::Again);
-    };
-    let factory = steps::factory(&mut parts.factory, buffer)?;
+fn test<B: Board>(
+    mut parts: Parts<B>,
+    factory: &Factory<'_>,
+    buffers: &'static mut Buffers,
+    sockets: &'static mut Sockets<'static>,
+) -> Result<(), Trouble> {
+    steps::factory(factory);
     steps::flash(&mut parts.keys)?;
     if let Some(tpm) = &mut parts.tpm {
         steps::tpm(tpm)?;
     }
     let net = Net::new(parts.link, parts.clock, sockets, buffers, parts.random.next_u64());
-    steps::network(&net, &factory)
+    steps::network(&net, factory)
 }

@@ -3,6 +3,6 @@
 #![no_main]
 
 use fleetcert_firmware::board::mps2_an386::Mps2An386;
-use fleetcert_firmware::{entry, self_test};
+use fleetcert_firmware::{device, entry};
 
-entry!(self_test::run::<Mps2An386>);
+entry!(device::run::<Mps2An386>);

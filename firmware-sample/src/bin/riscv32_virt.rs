@@ -3,6 +3,6 @@
 #![no_main]
 
 use fleetcert_firmware::board::riscv32_virt::Riscv32Virt;
-use fleetcert_firmware::{entry, self_test};
+use fleetcert_firmware::{device, entry};
 
-entry!(self_test::run::<Riscv32Virt>);
+entry!(device::run::<Riscv32Virt>);

@@ -30,6 +30,7 @@ use log::LevelFilter;
 use crate::board::{Board, BoardError, Ending, NoTpm, Parts, Stack, stack};
 use crate::console::Console;
 use crate::ecdsa::CortexM4;
+use crate::keystore::software::SoftwareKeys;
 use crate::random::{Generator, SEED_LEN};
 
 pub use self::clock::FpgaClock;
@@ -49,6 +50,7 @@ impl Board for Mps2An386 {
     type Clock = FpgaClock;
     type Ecdsa = CortexM4;
     type Flash = Region;
+    type Keys = SoftwareKeys<Region, Generator>;
     type Link = Lan9118;
     type Tpm = NoTpm;
 
@@ -66,6 +68,14 @@ impl Board for Mps2An386 {
         let link = Lan9118::open().map_err(|reason| BoardError::Link { reason })?;
         let random = Generator::from_seed(&seed);
         Ok(Parts { clock: FpgaClock, record, keys, factory, link, tpm: None, random })
+    }
+
+    fn keys(
+        flash: Region,
+        _: Option<NoTpm>,
+        random: Generator,
+    ) -> Result<Self::Keys, BoardError> {
+        Ok(SoftwareKeys::new(flash, 0, random)?)
     }
 
     fn stack() -> Stack {

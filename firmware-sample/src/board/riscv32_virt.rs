@@ -30,6 +30,7 @@ use log::LevelFilter;
 use crate::board::{Board, BoardError, Ending, Parts, Stack, stack};
 use crate::console::Console;
 use crate::ecdsa::Portable;
+use crate::keystore::tpm::TpmKeys;
 use crate::random::Generator;
 
 pub use self::clock::VirtClock;
@@ -50,6 +51,7 @@ impl Board for Riscv32Virt {
     type Clock = VirtClock;
     type Ecdsa = Portable;
     type Flash = Region;
+    type Keys = TpmKeys<Region, Tis>;
     type Link = Network;
     type Tpm = Tis;
 
@@ -73,6 +75,10 @@ impl Board for Riscv32Virt {
             tpm: Some(Tis::new(random.split())),
             random,
         })
+    }
+
+    fn keys(flash: Region, tpm: Option<Tis>, _: Generator) -> Result<Self::Keys, BoardError> {
+        Ok(TpmKeys::new(flash, 0, tpm.ok_or(BoardError::Taken)?)?)
     }
 
     fn stack() -> Stack {

@@ -29,7 +29,7 @@ fn smallest() -> Factory<'static> {
 fn usual() -> Factory<'static> {
     Factory {
         device_id: DeviceId::parse("pump-7").unwrap(),
-        policy: Policy { attested_only: true, keep_key: false, self_test: true },
+        policy: Policy { attested_only: true, self_test: true, ..Policy::default() },
         provisioner: Server::new("10.0.2.2", 8443).unwrap(),
         label: Some(Label::parse("line-3").unwrap()),
         server_root: &ROOT[..600],
@@ -62,7 +62,7 @@ fn what_is_emitted_is_parsed() {
         ("i".repeat(DEVICE_ID_LEN_MAX), "l".repeat(LABEL_LEN_MAX), "t".repeat(TOKEN_LEN_MAX));
     let largest = Factory {
         device_id: DeviceId::parse(&id).unwrap(),
-        policy: Policy { attested_only: true, keep_key: true, self_test: true },
+        policy: Policy { attested_only: true, decommission: true, keep_key: true, self_test: true },
         provisioner: Server::new(&host, u16::MAX).unwrap(),
         label: Some(Label::parse(&label).unwrap()),
         server_root: &ROOT,

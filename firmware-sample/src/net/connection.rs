@@ -1,5 +1,6 @@
 //! One TCP connection, as `embedded-io` has it.
 
+use core::cell::Cell;
 use core::fmt;
 
 use embedded_io::{ErrorType, Read, ReadReady, Write};
@@ -12,18 +13,24 @@ use super::{Net, NetError, Step};
 pub struct Connection<'n, 'a, D: Link, C: Clock> {
     net: &'n Net<'a, D, C>,
     slot: usize,
-    deadline_ms: u64,
+    deadline: &'n Cell<u64>,
 }
 
 impl<'n, 'a, D: Link, C: Clock> Connection<'n, 'a, D, C> {
-    pub(super) const fn new(net: &'n Net<'a, D, C>, slot: usize, deadline_ms: u64) -> Self {
-        Self { net, slot, deadline_ms }
+    pub(super) const fn new(net: &'n Net<'a, D, C>, slot: usize, deadline: &'n Cell<u64>) -> Self {
+        Self { net, slot, deadline }
+    }
+
+    /// Until when whatever is read and written must be done, in milliseconds of the board's clock:
+    /// for who gives the connection away, to TLS say, and still has to move its deadline.
+    pub const fn deadline_ms(&self) -> &'n Cell<u64> {
+        self.deadline
     }
 
     /// Until when whatever is read and written from now on must be done, in milliseconds of the
     /// board's clock.
-    pub const fn set_deadline_ms(&mut self, deadline_ms: u64) {
-        self.deadline_ms = deadline_ms;
+    pub fn set_deadline_ms(&mut self, deadline_ms: u64) {
+        self.deadline.set(deadline_ms);
     }
 
     /// Ends the connection in order: everything written is sent, then its end, and the peer has
@@ -35,7 +42,7 @@ impl<'n, 'a, D: Link, C: Clock> Connection<'n, 'a, D, C> {
     /// [`NetError::Reset`] or [`NetError::TimedOut`]; the connection is broken off then.
     pub fn close(self) -> Result<(), NetError> {
         self.net.stack.try_borrow_mut().map_err(|_| NetError::Busy)?.close(self.slot);
-        self.net.until(self.deadline_ms, Step::Close, |stack| stack.closed(self.slot))
+        self.net.until(self.deadline.get(), Step::Close, |stack| stack.closed(self.slot))
     }
 }
 
@@ -49,7 +56,7 @@ impl<D: Link, C: Clock> Read for Connection<'_, '_, D, C> {
         if octets.is_empty() {
             return Ok(0);
         }
-        self.net.until(self.deadline_ms, Step::Read, |stack| stack.receive(self.slot, octets))
+        self.net.until(self.deadline.get(), Step::Read, |stack| stack.receive(self.slot, octets))
     }
 }
 
@@ -67,12 +74,12 @@ impl<D: Link, C: Clock> Write for Connection<'_, '_, D, C> {
         if octets.is_empty() {
             return Ok(0);
         }
-        self.net.until(self.deadline_ms, Step::Write, |stack| stack.send(self.slot, octets))
+        self.net.until(self.deadline.get(), Step::Write, |stack| stack.send(self.slot, octets))
     }
 
     /// Waits until the peer has acknowledged everything.
     fn flush(&mut self) -> Result<(), NetError> {
-        self.net.until(self.deadline_ms, Step::Write, |stack| stack.sent(self.slot))
+        self.net.until(self.deadline.get(), Step::Write, |stack| stack.sent(self.slot))
     }
 }
 

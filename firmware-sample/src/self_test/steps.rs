@@ -9,7 +9,7 @@ use log::info;
 
 use crate::blocking::block_on;
 use crate::board::{Clock, Link};
-use crate::factory::{self, FACTORY_BUFFER_LEN, Factory};
+use crate::factory::Factory;
 use crate::net::{Net, NetError};
 
 /// Octets written to flash and read back: a multiple of every common word length.
@@ -39,9 +39,6 @@ const ALREADY_STARTED: u32 = 0x100;
 /// What a test found wrong; the step has said the rest.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// The test has run before in this life.
-    Again,
-    Factory,
     Flash(&'static str),
     Net(NetError),
     Peer(&'static str),
@@ -54,17 +51,9 @@ impl From<NetError> for Trouble {
     }
 }
 
-pub(super) fn factory<'b, F: NorFlash>(
-    flash: &mut F,
-    buffer: &'b mut [u8; FACTORY_BUFFER_LEN],
-) -> Result<Factory<'b>, Trouble> {
-    let factory = block_on(factory::load(flash, buffer)).map_err(|why| {
-        log::error!("factory configuration: {why}");
-        Trouble::Factory
-    })?;
+pub(super) fn factory(factory: &Factory<'_>) {
     let (device_id, provisioner) = (factory.device_id.as_str(), factory.provisioner);
     info!("factory: {device_id}, provisioner {}:{}", provisioner.host(), provisioner.port());
-    Ok(factory)
 }
 
 /// Erases, writes, reads, and erases the last sector, unless there is something in it.
@@ -181,8 +170,6 @@ fn read_line<'b>(
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Again => f.write_str("it can run once only"),
-            Self::Factory => f.write_str("no factory configuration"),
             Self::Flash(reason) => write!(f, "flash: {reason}"),
             Self::Net(error) => write!(f, "network: {error}"),
             Self::Peer(reason) => write!(f, "peer: {reason}"),

@@ -46,6 +46,25 @@ impl Clock for VirtClock {
         Some(joined(low, high.read()) / NS_PER_S)
     }
 
+    /// The counter of retired instructions; QEMU tells those of the emulated machine under `-icount
+    /// shift=0` only.
+    fn instructions(&self) -> u64 {
+        loop {
+            let (before, low, after): (u32, u32, u32);
+            // SAFETY: reads the counter of the hart's machine mode (RISC-V Privileged §3.1.10).
+            unsafe {
+                asm!(
+                    "csrr {before}, minstreth", "csrr {low}, minstret", "csrr {after}, minstreth",
+                    before = out(reg) before, low = out(reg) low, after = out(reg) after,
+                    options(nomem, nostack)
+                );
+            }
+            if before == after {
+                return joined(low, after);
+            }
+        }
+    }
+
     /// Sleeps until the timer's next millisecond: its interrupt is pending then, which ends the
     /// sleep though it is never taken.
     fn rest(&self) {

@@ -1,0 +1,256 @@
+//! The whole device: from power to a life in the fleet.
+//!
+//! **What it is.** What a board runs ([`run`]). It reads what the factory has written and what was
+//! made durable, and then lets the core's shell drive the machine. The shell is a future that is
+//! polled here, between two looks at the network, and whatever it wants of the network is done
+//! here, with the one connection that there is memory for: the session with the broker gives way
+//! when the provisioner is to be asked, and comes back.
+//!
+//! **What it must never do.** Decide anything about the identity: that is the machine's. Begin
+//! anew because something could not be read: a record that is damaged beyond reading, or another
+//! device's, is told and left as it is.
+//!
+//! **Why that is sound.** There is one thread of control and every port ends by itself, at a
+//! deadline of its own (`docs/decisions/0013-blocking-firmware.md`). What was durable before a loss
+//! of power is all that this program knows after it, at any instant: it keeps nothing else that
+//! matters. Its one connection at a time is argued in
+//! `docs/decisions/0016-one-connection-on-a-microcontroller.md`.
+
+mod broker;
+mod desk;
+mod driver;
+mod health;
+mod line;
+mod ports;
+mod provisioner;
+mod shim;
+
+use core::cell::RefCell;
+use core::fmt;
+use core::pin::pin;
+
+use embedded_storage_async::nor_flash::{NorFlash, ReadNorFlash as _};
+use fleetcert_core::der::Certificate;
+use fleetcert_core::lifecycle::{Command, Machine, Phase, Unexpected};
+use fleetcert_core::policy::{Policy, Rekey};
+use fleetcert_core::port::Clock as _;
+use fleetcert_core::record::{Record, Slot, Standing};
+use fleetcert_core::shell::{Flow, Ports};
+use fleetcert_core::time::Wall;
+use log::{error, info};
+use p256::elliptic_curve::rand_core::RngCore as _;
+use static_cell::{ConstStaticCell, StaticCell};
+
+use crate::blocking::block_on;
+use crate::board::{Board, BoardError, Ending, Parts};
+use crate::factory::{self, FACTORY_BUFFER_LEN, Factory};
+use crate::keystore::KeyStore as _;
+use crate::net::{Buffers, Net, Sockets};
+use crate::self_test;
+use crate::store::FlashStore;
+use crate::tls::Workspace;
+use crate::verifier::{AnchorError, Verifier};
+
+use self::broker::Lasting;
+use self::desk::Desk;
+use self::driver::{Driver, MachineRoom};
+use self::line::Context;
+use self::ports::{BoardClock, DeskReports, DeskWait, RemotePeers, SharedKeys, SharedStore};
+use self::provisioner::Memory;
+
+/// 2026-11-22: this release is not older.
+const BUILD_TIME: Wall = Wall(1_795_305_600);
+
+/// The octets of the factory's configuration.
+static FACTORY: ConstStaticCell<[u8; FACTORY_BUFFER_LEN]> =
+    ConstStaticCell::new([0; FACTORY_BUFFER_LEN]);
+
+/// The network's memory.
+static BUFFERS: ConstStaticCell<Buffers> = ConstStaticCell::new(Buffers::new());
+static SOCKETS: StaticCell<Sockets<'static>> = StaticCell::new();
+
+/// The memory of the one connection, and of what is said over it.
+static WORKSPACE: ConstStaticCell<Workspace> = ConstStaticCell::new(Workspace::new());
+static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
+static LASTING: ConstStaticCell<Lasting> = ConstStaticCell::new(Lasting::new());
+
+/// Why a device does not begin, or does not go on. All but the last are for people to mend.
+#[derive(Debug)]
+enum Stop {
+    /// It runs already.
+    Again,
+    /// The board has not what it should.
+    Board(BoardError),
+    /// The factory's configuration is not there, or none.
+    Factory,
+    /// The record is another device's.
+    ForeignRecord,
+    /// The record cannot be read.
+    Record,
+    /// The pinned root is none.
+    Root(AnchorError),
+    /// Its self-test, which the factory asked for, found something.
+    SelfTest,
+    /// Machine and shell disagree: a fault of this program.
+    Unexpected(Unexpected),
+}
+
+/// Lives, as board `B`, until power is cut.
+pub fn run<B: Board>() -> ! {
+    info!("fleetcert firmware {} on {}", env!("CARGO_PKG_VERSION"), B::NAME);
+    let ending = match B::take().map_err(Stop::Board).and_then(live::<B>) {
+        Ok(()) => Ending::Success,
+        Err(why) => {
+            error!("stopped: {why}");
+            Ending::Failure
+        }
+    };
+    driver::report_stack::<B>(&mut 0);
+    B::exit(ending)
+}
+
+fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
+    let buffer = FACTORY.try_take().ok_or(Stop::Again)?;
+    let factory = block_on(factory::load(&mut parts.factory, buffer)).map_err(|why| {
+        error!("factory configuration: {why}");
+        Stop::Factory
+    })?;
+    let buffers = BUFFERS.try_take().ok_or(Stop::Again)?;
+    let sockets = SOCKETS.try_init_with(Sockets::new).ok_or(Stop::Again)?;
+    if factory.policy.self_test {
+        let outcome = self_test::run(parts, &factory, buffers, sockets);
+        return if outcome { Ok(()) } else { Err(Stop::SelfTest) };
+    }
+    let Parts { clock, record, keys, link, tpm, mut random, .. } = parts;
+    let end = u32::try_from(record.capacity()).map_err(|_| Stop::Record)?;
+    let mut store = FlashStore::new(record, 0..end).map_err(|_| Stop::Record)?;
+    let found = load(&mut store, &factory)?;
+    let keys = B::keys(keys, tpm, random.split()).map_err(Stop::Board)?;
+    info!("device {}: keys in {}", factory.device_id.as_str(), keys.backend());
+    let verifier =
+        Verifier::new(&[factory.server_root], B::Ecdsa::default()).map_err(Stop::Root)?;
+    let mut seed = [0; 32];
+    random.fill_bytes(&mut seed);
+    let net = Net::new(link, clock, sockets, buffers, random.next_u64());
+    let (keys, store, random) = (RefCell::new(keys), RefCell::new(store), RefCell::new(random));
+    let context = Context {
+        clock,
+        net: &net,
+        keys: &keys,
+        store: &store,
+        factory: &factory,
+        verifier: &verifier,
+        random: &random,
+    };
+    drive::<B>(context, found, seed)
+}
+
+/// The machine, its shell, and the driver that does what they want.
+fn drive<B: Board>(context: Context<'_, B>, record: Record, seed: [u8; 32]) -> Result<(), Stop> {
+    let Context { clock, factory, .. } = context;
+    let device_id = factory.device_id.clone();
+    let now = BoardClock(clock).now();
+    let is_member = record.standing != Standing::Decommissioned;
+    let mut machine = Machine::new(policy(factory), device_id, record, seed, now);
+    let desk = Desk::new(machine.reading(now), now.mono);
+    if factory.policy.decommission && is_member {
+        let _first = desk.command(Command::Decommission);
+    }
+    let mut ports = Ports {
+        clock: BoardClock(clock),
+        storage: SharedStore(context.store),
+        keys: SharedKeys(context.keys),
+        peers: RemotePeers(&desk),
+        reports: DeskReports(&desk),
+        wait: DeskWait { desk: &desk, clock },
+    };
+    let shell = pin!(ports.run(&mut machine, |machine, now| {
+        let phase = machine.phase(now);
+        desk.show(phase, machine.reading(now), now.mono);
+        if phase == Phase::Decommissioned && machine.is_durable() {
+            desk.end();
+        }
+        Flow::Continue
+    }));
+    let (in_use, stack_peak, is_wiped) = (None, 0, false);
+    let lasting = LASTING.try_take().ok_or(Stop::Again)?;
+    lasting.resume(context.reserved());
+    let driver = Driver {
+        machine: MachineRoom { context, desk: &desk, shell, in_use, stack_peak, is_wiped },
+        workspace: WORKSPACE.try_take().ok_or(Stop::Again)?,
+        memory: MEMORY.try_take().ok_or(Stop::Again)?,
+        lasting,
+    };
+    match driver.run() {
+        Ok(never) => match never {},
+        Err(unexpected) => Err(Stop::Unexpected(unexpected)),
+    }
+}
+
+fn policy(factory: &Factory<'_>) -> Policy {
+    Policy {
+        build_time: BUILD_TIME,
+        rekey: if factory.policy.keep_key { Rekey::Never } else { Rekey::Always },
+        availability_target_s: 0,
+    }
+}
+
+/// The record to start from.
+fn load<F: NorFlash>(store: &mut FlashStore<F>, factory: &Factory<'_>) -> Result<Record, Stop> {
+    let record = block_on(store.load()).map_err(|why| {
+        error!("record: {why}");
+        Stop::Record
+    })?;
+    let record = record.unwrap_or_else(|| Record::new(BUILD_TIME));
+    for identity in Slot::ALL.into_iter().filter_map(|slot| record.identity(slot)) {
+        let name = Certificate::parse(&identity.certificate).ok();
+        let name = name.as_ref().and_then(|certificate| certificate.common_name().ok());
+        if name.is_some_and(|name| name != factory.device_id.as_str()) {
+            return Err(Stop::ForeignRecord);
+        }
+    }
+    tell_identity(&record);
+    Ok(record)
+}
+
+fn tell_identity(record: &Record) {
+    match (record.active, record.active_identity()) {
+        (Some(slot), Some(identity)) => info!(
+            "identity: {} in slot {} until {}",
+            Hex(&identity.serial),
+            slot.as_str(),
+            identity.validity.not_after
+        ),
+        _ => info!("identity: none"),
+    }
+}
+
+/// Octets in lower-case hexadecimal digits.
+struct Hex<'h>(&'h [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Again => "it runs already",
+            Self::Factory => "no factory configuration; write one into its region of flash",
+            Self::ForeignRecord => {
+                "the record is another device's; correct the device id in the factory \
+                 configuration, or erase record and keys"
+            }
+            Self::Record => {
+                "the record cannot be read, and is left as it is; to begin anew, erase record and \
+                 keys and write a new token"
+            }
+            Self::SelfTest => "the self-test found something",
+            Self::Board(error) => return error.fmt(f),
+            Self::Root(error) => return write!(f, "the server root is none: {error}"),
+            Self::Unexpected(error) => return error.fmt(f),
+        })
+    }
+}

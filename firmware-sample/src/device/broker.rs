@@ -1,0 +1,275 @@
+//! The session with the broker: begun, kept alive, and ended when its line is needed.
+//!
+//! **What it is.** What lasts from one session to the next ([`Lasting`]): messages on their way,
+//! the number of the next session, how long to stay away. And one session ([`Online`]): it says
+//! what the device has to say, and hears what it is told.
+//!
+//! **What it must never do.** Begin a session with a number that was used before. Do what a command
+//! asks for: it is handed to the machine, and the answer says whether it was taken.
+
+use core::cell::Cell;
+
+use fleetcert_core::lifecycle::{Command, Phase};
+use fleetcert_core::policy::backoff_ms;
+use fleetcert_core::record::{Identity, Serial, Slot};
+use fleetcert_core::time::{Mono, Reading};
+use fleetcert_core::topic::Channel;
+use log::{debug, info, warn};
+use p256::elliptic_curve::rand_core::RngCore as _;
+
+use crate::board::Board;
+use crate::factory::Server;
+use crate::mqtt::{
+    self, Asked, Event, Heard, Introduction, MqttError, Order, Outbox, PublishError, Refusal,
+    Session, birth,
+};
+use crate::store::Generations;
+use crate::tls::{TlsError, Workspace};
+
+use super::desk::Desk;
+use super::health::Health;
+use super::line::{Context, EXCHANGE_MS_MAX, Line, LineError, Stream};
+
+/// Seconds between two signs of life.
+const KEEP_ALIVE_S: u16 = 60;
+
+/// What has begun to come, and what is sent, comes and goes within this, or the session is over.
+const SESSION_MS_MAX: u64 = 10_000;
+
+/// No wait for a broker is longer: one that comes back has its fleet back within this.
+const WAIT_MS_MAX: u64 = 120_000;
+
+/// A session that lived so long was a good one: the next failure is counted as the first.
+const LIVED_MS_MIN: u64 = 60_000;
+
+/// For taking leave of a broker: it takes what we say, and ends its side.
+const GOODBYE_MS_MAX: u64 = 1_000;
+
+/// What outlives a session.
+pub(super) struct Lasting {
+    outbox: Outbox,
+    generations: Generations,
+    heard: Heard,
+    health: Health,
+    failures: u8,
+    dial_at: Mono,
+}
+
+/// A session.
+pub(super) struct Online<'l, B: Board> {
+    session: Session<'l, Stream<'l, B>>,
+    deadline_ms: &'l Cell<u64>,
+    heard: &'l mut Heard,
+    health: &'l mut Health,
+    generation: u64,
+    serial: Serial,
+    /// The phase that the last birth told.
+    phase: Phase,
+}
+
+/// How a session went that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It broke, or did not come about.
+    Lost,
+    /// The state that the broker keeps is of a later session: of this number.
+    Overtaken(u64),
+    /// We have ended it.
+    Planned,
+}
+
+/// What was heard at one look.
+enum News {
+    Nothing,
+    Overtaken(u64),
+    Something,
+}
+
+impl Lasting {
+    pub(super) const fn new() -> Self {
+        Self {
+            outbox: Outbox::new(),
+            generations: Generations::new(0),
+            heard: Heard::new(),
+            health: Health::new(),
+            failures: 0,
+            dial_at: Mono(0),
+        }
+    }
+
+    /// Goes on behind the numbers that were reserved before.
+    pub(super) const fn resume(&mut self, reserved: u64) {
+        self.generations = Generations::new(reserved);
+    }
+
+    /// When the broker may be tried.
+    pub(super) const fn dial_at(&self) -> Mono {
+        self.dial_at
+    }
+
+    /// Begins a session with an identity.
+    pub(super) fn dial<'l, 'd: 'l, B: Board>(
+        &'l mut self,
+        context: &Context<'d, B>,
+        workspace: &'l mut Workspace,
+        (slot, identity): (Slot, &Identity),
+        (phase, reading): (Phase, Reading),
+    ) -> Result<Online<'l, B>, MqttError> {
+        let target = context.broker().ok_or(MqttError::Introduction)?;
+        let Self { outbox, generations, heard, health, .. } = self;
+        let generation = generations.next(|end| context.reserve(end));
+        let until_ms = context.now().plus_ms(EXCHANGE_MS_MAX).0;
+        let line = context.open(target, workspace, Some((slot, identity)), reading, until_ms);
+        let Line { stream, deadline_ms } = line.map_err(|error| unreached(&target.server, error))?;
+        let birth = birth(generation, phase.code()).unwrap_or_default();
+        let introduction = Introduction {
+            device_id: &context.factory.device_id,
+            generation,
+            keep_alive_s: KEEP_ALIVE_S,
+            birth: birth.as_bytes(),
+        };
+        let session = Session::open(stream, introduction, outbox, context.now().0)?;
+        info!("broker: connected, generation {generation}");
+        health.begin();
+        let serial = identity.serial.clone();
+        Ok(Online { session, deadline_ms, heard, health, generation, serial, phase })
+    }
+
+    /// Notes how a session ended that was begun at `since`, or how the attempt at one did.
+    pub(super) fn ended<B: Board>(
+        &mut self,
+        context: &Context<'_, B>,
+        ending: Ending,
+        since: Mono,
+    ) {
+        let now = context.now();
+        if now.ms_since(since) >= LIVED_MS_MIN || ending == Ending::Planned {
+            self.failures = 0;
+        }
+        self.dial_at = now;
+        match ending {
+            Ending::Planned => {}
+            Ending::Overtaken(seen) => self.generations.raise(seen),
+            Ending::Lost => {
+                self.failures = self.failures.saturating_add(1);
+                let uniform = context.random.try_borrow_mut().map_or(0, |mut r| r.next_u64());
+                self.dial_at = now.plus_ms(backoff_ms(self.failures, WAIT_MS_MAX, uniform));
+            }
+        }
+    }
+}
+
+impl<B: Board> Online<'_, B> {
+    /// Whose session it is.
+    pub(super) const fn serial(&self) -> &Serial {
+        &self.serial
+    }
+
+    /// When there is something to say, or `idle`.
+    pub(super) fn next_at(&self, idle: Mono) -> Mono {
+        self.health.next_at().min(idle)
+    }
+
+    /// Hears what has come and says what there is to say, without waiting for anything to begin.
+    /// How the session ended, if it has.
+    pub(super) fn attend(&mut self, context: &Context<'_, B>, desk: &Desk) -> Option<Ending> {
+        let now = context.now();
+        self.deadline_ms.set(now.plus_ms(SESSION_MS_MAX).0);
+        loop {
+            match self.hear(desk, now) {
+                Ok(News::Something) => {}
+                Ok(News::Nothing) => break,
+                Ok(News::Overtaken(seen)) => return Some(Ending::Overtaken(seen)),
+                Err(error) => {
+                    warn!("broker: {error}");
+                    return Some(Ending::Lost);
+                }
+            }
+        }
+        self.speak(desk, now);
+        None
+    }
+
+    /// Ends the session in order.
+    pub(super) fn close(self, context: &Context<'_, B>) {
+        let Self { session, deadline_ms, .. } = self;
+        deadline_ms.set(context.now().plus_ms(GOODBYE_MS_MAX).0);
+        context.close(session.close(), deadline_ms);
+        debug!("broker: session ended");
+    }
+
+    /// Takes one thing that has come.
+    fn hear(&mut self, desk: &Desk, now: Mono) -> Result<News, MqttError> {
+        let Some(event) = self.session.poll(now.0)? else { return Ok(News::Nothing) };
+        match event {
+            Event::Acknowledged(ticket) => self.health.acknowledged(ticket),
+            Event::Command { payload, is_retained } => {
+                let asked = Asked::parse(payload, is_retained);
+                self.obey(desk, asked);
+            }
+            Event::PassedOver { len } => {
+                warn!("broker: a message of {len} octets was passed over");
+                self.obey(desk, Asked { id: None, order: Err(Refusal::Malformed) });
+            }
+            Event::State { payload } => match mqtt::parse_state(payload) {
+                Some(seen) if seen.generation > self.generation => {
+                    return Ok(News::Overtaken(seen.generation));
+                }
+                // A late death of an earlier session stands where our birth did.
+                Some(seen) if !seen.online && seen.generation < self.generation => {
+                    self.announce(self.phase);
+                }
+                Some(_) | None => {}
+            },
+            Event::Subscribed => debug!("broker: subscribed"),
+        }
+        Ok(News::Something)
+    }
+
+    /// Hands a command to the machine, and answers whether it was taken.
+    fn obey(&mut self, desk: &Desk, asked: Asked) {
+        let Asked { id, order } = asked;
+        if id.as_ref().is_some_and(|id| self.heard.contains(id)) {
+            return;
+        }
+        let taken = order.and_then(|order| match order {
+            Order::Renew if desk.command(Command::Renew) => Ok(order),
+            Order::Renew => Err(Refusal::Busy),
+        });
+        info!("command: {}", mqtt::verdict(taken));
+        let result = mqtt::result(id.as_ref(), taken);
+        // Who asks and hears nothing asks again.
+        if let Err(why) = self.session.publish(Channel::Result, result.as_bytes(), false) {
+            warn!("result of a command: {why}");
+        }
+        if let (Ok(_), Some(id)) = (taken, id) {
+            self.heard.note(id);
+        }
+    }
+
+    fn speak(&mut self, desk: &Desk, now: Mono) {
+        let phase = desk.phase();
+        if phase != self.phase {
+            self.announce(phase);
+        }
+        let Self { session, health, generation, .. } = self;
+        health.tell(session, *generation, phase, now);
+        desk.tell(|event| {
+            let told = super::shim::code(event);
+            session.publish(Channel::Event, told.as_bytes(), false) != Err(PublishError::Full)
+        });
+    }
+
+    /// Says how the device stands; again at the next look while the word before is on its way.
+    fn announce(&mut self, phase: Phase) {
+        let birth = birth(self.generation, phase.code()).unwrap_or_default();
+        if self.session.announce(birth.as_bytes()).is_ok() {
+            self.phase = phase;
+        }
+    }
+}
+
+fn unreached(server: &Server<'_>, error: LineError) -> MqttError {
+    warn!("broker {}:{}: {error}", server.host(), server.port());
+    MqttError::Stream(TlsError::from(error))
+}

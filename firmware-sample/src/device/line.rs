@@ -1,0 +1,206 @@
+//! The one protected connection that there is room for at a time.
+//!
+//! Where the address is asked for, the connection made, the server judged, and our key has signed,
+//! in this order and before one deadline; to provisioner and broker alike.
+
+use core::cell::{Cell, RefCell};
+use core::fmt;
+
+use embedded_io::Error as _;
+use fleetcert_core::event::Failure;
+use fleetcert_core::record::{Identity, Slot};
+use fleetcert_core::time::{Mono, Reading};
+use log::{debug, info};
+
+use crate::board::{Board, Clock as _};
+use crate::factory::{Factory, Server};
+use crate::keystore::KeyStore;
+use crate::net::{self, Net, NetError};
+use crate::random::Generator;
+use crate::store::FlashStore;
+use crate::tls::{self, KeyFault, Peer, TlsError, Workspace};
+use crate::verifier::{self, ServerName, Verifier};
+
+/// From the question for an address to the end of an exchange with the provisioner, or to the
+/// broker's word that it accepts us. A TPM may take a few seconds for a signature, and a flow
+/// with several of them is within this.
+pub(super) const EXCHANGE_MS_MAX: u64 = 45_000;
+
+/// For taking leave of a peer that may not be there any more.
+const CLOSE_MS_MAX: u64 = 2_000;
+
+/// A connection as TLS stands on it.
+type Tcp<'l, B> = net::Connection<'l, 'static, <B as Board>::Link, <B as Board>::Clock>;
+
+/// A protected stream to a server that has proven who it is.
+pub(super) type Stream<'l, B> = tls::Connection<'l, Tcp<'l, B>>;
+
+/// What a connection is made with: the parts of the device that outlive all of them.
+pub(super) struct Context<'d, B: Board> {
+    pub(super) clock: B::Clock,
+    pub(super) net: &'d Net<'static, B::Link, B::Clock>,
+    pub(super) keys: &'d RefCell<B::Keys>,
+    pub(super) store: &'d RefCell<FlashStore<B::Flash>>,
+    pub(super) factory: &'d Factory<'d>,
+    pub(super) verifier: &'d Verifier<'d, B::Ecdsa>,
+    pub(super) random: &'d RefCell<Generator>,
+}
+
+/// Whom a connection is to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'t> {
+    pub(super) server: Server<'t>,
+    pub(super) role: verifier::Server,
+}
+
+/// A connection.
+pub(super) struct Line<'l, B: Board> {
+    pub(super) stream: Stream<'l, B>,
+    pub(super) deadline_ms: &'l Cell<u64>,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LineError {
+    /// This device uses something of its own twice.
+    Busy,
+    /// The network.
+    Net(NetError),
+    /// TLS.
+    Tls(TlsError),
+}
+
+impl<B: Board> Clone for Context<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Board> Copy for Context<'_, B> {}
+
+impl<'d, B: Board> Context<'d, B> {
+    pub(super) fn now(&self) -> Mono {
+        Mono(self.clock.now_ms())
+    }
+
+    /// The provisioner.
+    pub(super) const fn provisioner(&self) -> Target<'d> {
+        Target { server: self.factory.provisioner, role: verifier::Server::Provisioner }
+    }
+
+    /// The broker, if the factory has named one.
+    pub(super) fn broker(&self) -> Option<Target<'d>> {
+        self.factory.broker.map(|server| Target { server, role: verifier::Server::Broker })
+    }
+
+    /// The last number that is reserved for sessions.
+    pub(super) fn reserved(&self) -> u64 {
+        self.store.try_borrow_mut().map_or(0, |mut store| store.reserved())
+    }
+
+    /// Makes `end` the last number that is reserved for sessions.
+    pub(super) fn reserve(&self, end: u64) -> Result<(), Failure> {
+        let store = self.store.try_borrow_mut();
+        store.map_err(|_| Failure::StorageUnavailable)?.reserve(end)
+    }
+
+    /// Opens a connection until `deadline_ms`, with an identity to show or with none.
+    pub(super) fn open<'l>(
+        &self,
+        target: Target<'_>,
+        workspace: &'l mut Workspace,
+        shown: Option<(Slot, &Identity)>,
+        reading: Reading,
+        deadline_ms: u64,
+    ) -> Result<Line<'l, B>, LineError>
+    where
+        'd: 'l,
+    {
+        let Target { server, role } = target;
+        let name = ServerName::try_from(server.host()).map_err(|_| NetError::Name)?;
+        let address = self.net.resolve(server.host(), deadline_ms)?;
+        let tcp = self.net.connect(address, server.port(), deadline_ms)?;
+        let deadline_ms = tcp.deadline_ms();
+        let peer = Peer { verifier: self.verifier, name, server: role, reading };
+        let keys = self.keys;
+        let slot = shown.map_or(Slot::A, |(slot, _)| slot);
+        let mut signer = |digest: &[u8; 32]| sign(keys, slot, digest);
+        let identity = shown.map(|(_, identity)| tls::Identity {
+            certificate: &identity.certificate,
+            signer: &mut signer,
+        });
+        let mut random = self.random.try_borrow_mut().map_err(|_| LineError::Busy)?;
+        let before = self.clock.instructions();
+        let stream = tls::Connection::open(tcp, workspace, &peer, identity, &mut *random)?;
+        let spent = self.clock.instructions().saturating_sub(before);
+        info!("handshake with {target}: {spent} instructions");
+        Ok(Line { stream, deadline_ms })
+    }
+
+    /// Ends a connection in order, as far as the peer takes part in that.
+    pub(super) fn close(&self, stream: Stream<'_, B>, deadline_ms: &Cell<u64>) {
+        deadline_ms.set(self.now().plus_ms(CLOSE_MS_MAX).0);
+        if let Err(why) = stream.close().close() {
+            debug!("taking leave: {why}");
+        }
+    }
+}
+
+fn sign<K: KeyStore>(
+    keys: &RefCell<K>,
+    slot: Slot,
+    digest: &[u8; 32],
+) -> Result<[u8; 64], KeyFault> {
+    let mut keys = keys.try_borrow_mut().map_err(|_| KeyFault::Unavailable)?;
+    keys.sign(slot, digest).map_err(|failure| key_fault(&failure))
+}
+
+/// What TLS is told of a failure of the key store's.
+pub(super) const fn key_fault(failure: &Failure) -> KeyFault {
+    match failure {
+        Failure::KeyLost => KeyFault::Lost,
+        _ => KeyFault::Unavailable,
+    }
+}
+
+impl From<NetError> for LineError {
+    fn from(error: NetError) -> Self {
+        Self::Net(error)
+    }
+}
+
+impl From<TlsError> for LineError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
+    }
+}
+
+/// The network's own words are for people, who are told them; to the machine it is one failure.
+impl From<LineError> for TlsError {
+    fn from(error: LineError) -> Self {
+        match error {
+            LineError::Busy => Self::Transport(embedded_io::ErrorKind::OutOfMemory),
+            LineError::Net(error) => Self::Transport(error.kind()),
+            LineError::Tls(error) => error,
+        }
+    }
+}
+
+impl fmt::Display for LineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => f.write_str("something of ours is in use already"),
+            Self::Net(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.role {
+            verifier::Server::Broker => "broker",
+            verifier::Server::Provisioner => "provisioner",
+        })
+    }
+}

@@ -1,0 +1,271 @@
+//! The three questions to the provisioner, each over a connection of its own.
+//!
+//! **What it is.** For each order of the machine that goes to the provisioner: which identity is
+//! shown, what is said, and what it comes to. A first certificate is asked for with evidence where
+//! the keys are in a TPM: the challenge, its solution and the request go over one connection.
+//!
+//! **What it must never do.** Enroll without evidence where the factory has said that it must come
+//! with some. Say anything to a server that is not proven; that is TLS's promise, kept below.
+
+use fleetcert_core::enroll::{self, Enrollment};
+use fleetcert_core::est::csr::{P256Signature, UnsignedRequest};
+use fleetcert_core::est::evidence::EVIDENCE_ATTRIBUTE_LEN_MAX;
+use fleetcert_core::event::Failure;
+use fleetcert_core::port::{Advice, Answer};
+use fleetcert_core::record::{Identity, KeySource, Kind, Request, Serial, Slot};
+use fleetcert_core::time::Reading;
+use fleetcert_core::wire::{CHALLENGE_ID_LEN, ChallengeRequest, NONCE_LEN, VERSION};
+use heapless::String;
+use log::warn;
+use p256::elliptic_curve::rand_core::RngCore as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::board::Board;
+use crate::http::{BUFFER_LEN, Client, Credential, Deadline, HttpError, Parties, Told};
+use crate::keystore::{INTRODUCTION_LEN_MAX, Introduction, KeyStore as _, SPKI_LEN};
+use crate::tls::{TlsError, Workspace};
+
+use super::line::{Context, EXCHANGE_MS_MAX, Line, LineError, Stream, key_fault};
+
+/// Octets of a request for a certificate without its attributes, at most.
+const REQUEST_LEN_MAX: usize = 512;
+
+/// Octets of what an enrollment is made in: first an introduction, then evidence and a request that
+/// carries it.
+const DRAFT_LEN: usize = max(INTRODUCTION_LEN_MAX, 2 * EVIDENCE_ATTRIBUTE_LEN_MAX + REQUEST_LEN_MAX);
+
+/// Octets of the provisioner's host and port, at most.
+const HOST_LEN_MAX: usize = crate::factory::HOST_LEN_MAX + 6;
+
+/// Statuses of a server that was never told of challenges: an EST server (RFC 9110 §15.5.5, §15.5.6).
+const UNKNOWN: [u16; 2] = [404, 405];
+
+/// The memory of an exchange, beside that of its connection.
+pub(super) struct Memory {
+    message: [u8; BUFFER_LEN],
+    draft: [u8; DRAFT_LEN],
+}
+
+/// The provisioner, as this device speaks to it.
+pub(super) struct Provisioner<'e, 'd, B: Board> {
+    pub(super) context: Context<'d, B>,
+    pub(super) workspace: &'e mut Workspace,
+    pub(super) memory: &'e mut Memory,
+    /// What the machine knows of the time.
+    pub(super) reading: Reading,
+}
+
+/// A client on a connection of this device's.
+type Exchange<'c, 'l, B> = Client<'c, Stream<'l, B>, <B as Board>::Clock>;
+
+/// The identity that a connection shows.
+type Shown<'i> = Option<(Slot, &'i Identity)>;
+
+/// What proves where a key is: octets of the attribute, and the challenge that it answers.
+struct Evidence {
+    len: usize,
+    challenge: [u8; CHALLENGE_ID_LEN],
+}
+
+impl<B: Board> Provisioner<'_, '_, B> {
+    /// Asks for a certificate for the key in `slot`.
+    pub(super) fn enroll(
+        &mut self,
+        slot: Slot,
+        request: &Request,
+        current: Shown<'_>,
+    ) -> Answer<Identity> {
+        let shown = current.filter(|_| request.kind != Kind::First);
+        let context = self.context;
+        let spki = match context.keys.try_borrow_mut().map(|mut keys| keys.spki(slot)) {
+            Ok(Ok(spki)) => spki,
+            Ok(Err(failure)) => return Answer::failed(failure),
+            Err(_) => return Answer::failed(Failure::KeyUnavailable),
+        };
+        let applicant = Applicant { context, slot, request, spki: &spki };
+        self.exchange(shown, |client, draft| applicant.enroll(client, draft))
+    }
+
+    /// Asks which certificate the provisioner sees when this identity is shown.
+    pub(super) fn whoami(&mut self, slot: Slot, identity: &Identity) -> Answer<Serial> {
+        let mut nonce = [0; NONCE_LEN];
+        match self.context.random.try_borrow_mut() {
+            Ok(mut random) => random.fill_bytes(&mut nonce),
+            Err(_) => return Answer::failed(Failure::KeyUnavailable),
+        }
+        self.exchange(Some((slot, identity)), |client, _| client.whoami(&nonce))
+    }
+
+    /// Asks for the time, and when to renew the identity.
+    pub(super) fn advice(&mut self, slot: Slot, identity: &Identity) -> Answer<Advice> {
+        let certificate = &identity.certificate;
+        self.exchange(Some((slot, identity)), |client, _| client.renewal_info(certificate))
+    }
+
+    /// One connection, and what is asked over it.
+    fn exchange<T>(
+        &mut self,
+        shown: Shown<'_>,
+        ask: impl FnOnce(&mut Exchange<'_, '_, B>, &mut [u8; DRAFT_LEN]) -> Told<T>,
+    ) -> Answer<T> {
+        let Self { context, workspace, memory, reading } = self;
+        let server = context.factory.provisioner;
+        let at_ms = context.now().plus_ms(EXCHANGE_MS_MAX).0;
+        let target = context.provisioner();
+        let line = match context.open(target, workspace, shown, *reading, at_ms) {
+            Ok(line) => line,
+            Err(error) => {
+                warn!("provisioner {}:{}: {error}", server.host(), server.port());
+                return Answer::failed(failure(error));
+            }
+        };
+        let Line { mut stream, deadline_ms } = line;
+        let host = host(server.host(), server.port());
+        let provisioner = enroll::Provisioner { host: &host, label: context.factory.label };
+        let parties = Parties { device_id: &context.factory.device_id, provisioner };
+        let deadline = Deadline { clock: context.clock, at_ms };
+        let validity = stream.server_validity();
+        let told = {
+            let mut client =
+                Client::new(&mut stream, validity, parties, deadline, &mut memory.message);
+            ask(&mut client, &mut memory.draft)
+        };
+        if let Err(error) = &told.outcome {
+            warn!("provisioner {host}: {error}");
+        }
+        context.close(stream, deadline_ms);
+        told.into()
+    }
+}
+
+/// A key that is to have a certificate.
+struct Applicant<'a, 'd, B: Board> {
+    context: Context<'d, B>,
+    slot: Slot,
+    request: &'a Request,
+    spki: &'a [u8; SPKI_LEN],
+}
+
+impl<B: Board> Applicant<'_, '_, B> {
+    fn enroll(
+        &self,
+        client: &mut Exchange<'_, '_, B>,
+        draft: &mut [u8; DRAFT_LEN],
+    ) -> Told<Identity> {
+        let evidence = match self.request.source {
+            KeySource::Fresh => match self.attest(client, draft) {
+                Told { outcome: Ok(evidence), .. } => evidence,
+                Told { outcome: Err(error), server_time } => {
+                    return Told { outcome: Err(error), server_time };
+                }
+            },
+            // Its evidence was given with its first certificate.
+            KeySource::Other => None,
+        };
+        let (attribute, rest) = draft.split_at_mut(EVIDENCE_ATTRIBUTE_LEN_MAX);
+        let len = evidence.as_ref().map_or(0, |evidence| evidence.len);
+        let csr = match self.sign(attribute.get(..len).unwrap_or_default(), rest) {
+            Ok(csr) => csr,
+            Err(error) => return Told { outcome: Err(error), server_time: None },
+        };
+        let challenge = evidence.map(|evidence| evidence.challenge);
+        let enrollment = Enrollment { id: self.request.id.0, csr, challenge };
+        let spki_sha256 = Sha256::digest(self.spki).into();
+        client.enroll(enrollment, self.credential(), &spki_sha256)
+    }
+
+    fn credential(&self) -> Credential<'_> {
+        match (self.request.kind, self.context.factory.token) {
+            (Kind::Renew | Kind::Recover, _) => Credential::Certificate,
+            (Kind::First, Some(token)) => Credential::Token(token),
+            (Kind::First, None) => Credential::Other,
+        }
+    }
+
+    /// Has the key's place proven, where it is in a TPM. The attribute lies at the front of `draft`.
+    fn attest(
+        &self,
+        client: &mut Exchange<'_, '_, B>,
+        draft: &mut [u8; DRAFT_LEN],
+    ) -> Told<Option<Evidence>> {
+        let is_required = self.context.factory.policy.attested_only;
+        let Ok(mut keys) = self.context.keys.try_borrow_mut() else {
+            return key_failed(&Failure::KeyUnavailable);
+        };
+        let introduction = match keys.introduction(draft) {
+            Ok(Some(introduction)) => introduction,
+            Ok(None) if is_required => {
+                warn!("the factory asks for keys in a TPM, and these are not");
+                return key_failed(&Failure::KeyUnavailable);
+            }
+            Ok(None) => return Told { outcome: Ok(None), server_time: None },
+            Err(failure) => return key_failed(&failure),
+        };
+        let Introduction { ek_public, ek_certificates, ak_public } = introduction;
+        let device_id = self.context.factory.device_id.as_str();
+        let version = VERSION;
+        let message =
+            ChallengeRequest { version, device_id, ek_public, ek_certificates, ak_public };
+        let Told { outcome, server_time } = client.challenge(&message);
+        let outcome = match outcome {
+            Ok(challenge) => match keys.vouch(self.slot, &challenge, draft) {
+                Ok(len) => Ok(Some(Evidence { len, challenge: challenge.id })),
+                Err(failure) => return key_failed(&failure),
+            },
+            Err(HttpError::Refused { status, .. }) if !is_required && UNKNOWN.contains(&status) => {
+                warn!("the server knows no challenges: enrolling without evidence of the TPM");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        };
+        Told { outcome, server_time }
+    }
+
+    /// A PKCS#10 request for the key, signed by it (RFC 2986).
+    fn sign<'o>(&self, attribute: &[u8], out: &'o mut [u8]) -> Result<&'o [u8], HttpError> {
+        let unwritten = |_| HttpError::from(TlsError::LocalKey(key_fault(&Failure::KeyUnavailable)));
+        let device_id = &self.context.factory.device_id;
+        let request =
+            UnsignedRequest::new(device_id, self.spki, attribute, out).map_err(unwritten)?;
+        let digest = Sha256::digest(request.to_be_signed()).into();
+        let keys = self.context.keys.try_borrow_mut();
+        let mut keys = keys.map_err(|_| key_error(&Failure::KeyUnavailable))?;
+        let raw = keys.sign(self.slot, &digest).map_err(|failure| key_error(&failure))?;
+        let signature = P256Signature::from_raw(&raw).map_err(unwritten)?;
+        request.finish(&signature).map_err(unwritten)
+    }
+}
+
+impl Memory {
+    pub(super) const fn new() -> Self {
+        Self { message: [0; BUFFER_LEN], draft: [0; DRAFT_LEN] }
+    }
+}
+
+fn key_error(failure: &Failure) -> HttpError {
+    TlsError::LocalKey(key_fault(failure)).into()
+}
+
+fn key_failed<T>(failure: &Failure) -> Told<T> {
+    Told { outcome: Err(key_error(failure)), server_time: None }
+}
+
+fn failure(error: LineError) -> Failure {
+    TlsError::from(error).into()
+}
+
+/// What the `Host` header says: the port too, unless it is that of HTTPS (RFC 9110 §4.2.2).
+fn host(name: &str, port: u16) -> String<HOST_LEN_MAX> {
+    use core::fmt::Write as _;
+    let mut host = String::new();
+    let written = match port {
+        443 => host.write_str(name),
+        _ => write!(host, "{name}:{port}"),
+    };
+    debug_assert!(written.is_ok(), "a host of the factory's always fits");
+    host
+}
+
+const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
