@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fleetcert_rig::swtpm::Swtpm;
 use fleetcert_rig::tpm_maker::TpmMaker;
+use fleetcert_rig::wait::Stop;
 use fleetcert_tests::lab::OrFail;
 use fleetcert_tests::lab::by_hand::openssl;
 use fleetcert_tests::lab::tpm::{leftovers, powered, tool};
@@ -85,6 +86,26 @@ impl Bench {
     fn leftovers(&mut self) -> Vec<String> {
         self.wire().hang_up();
         leftovers(&self.tpm.data_socket())
+    }
+
+    /// Takes the power away, and gives it back.
+    fn power_cut(&mut self) {
+        self.wire().hang_up();
+        self.tpm.restart(&Stop::default()).or_fail("a restart");
+    }
+
+    /// Opens a credential and loses its power, ten times; nothing is counted as a wrong password.
+    #[track_caller]
+    fn assert_cuts_cost_nothing(&mut self, ek: &Found) {
+        let ak = self.ak.name();
+        let (credential, secret) = self.credential(ek, &ak);
+        for cut in 1..=10 {
+            let opened = self.vault.activate(&ek.key, &self.ak, &credential, &secret);
+            assert_eq!(opened.or_fail("a secret").as_bytes(), SECRET);
+            self.power_cut();
+            let lockout = self.vault.properties().or_fail("properties").lockout;
+            assert_eq!(lockout.counter, 0, "{}, cut {cut}", ek.key.template);
+        }
     }
 
     fn find(&mut self) -> Found {
@@ -448,6 +469,52 @@ fn an_endorsement_password_is_named() {
     let kept = high.key.template.persistent();
     bench.tool(&format!("tpm2_evictcontrol -C o -c {kept}"));
     needed(bench.activate(&high));
+    assert_eq!(bench.leftovers(), [""; 0]);
+}
+
+/// Goal: an endorsement key that was just used is not locked by power cuts, ten in a row: not one
+/// of either range, nor one that only its password opens.
+#[test]
+fn ten_power_cuts_after_a_credential_lock_nothing() {
+    let mut bench = Bench::manufactured();
+    for template in [EkTemplate::P384High, EkTemplate::Rsa2048] {
+        let ek = bench.find_of(&[template]);
+        bench.wire().take_exchanges();
+        bench.assert_cuts_cost_nothing(&ek);
+        let exchanges = bench.wire().take_exchanges();
+        let shutdowns = exchanges.iter().filter(|e| e.code() == Code::Shutdown.id()).count();
+        assert_eq!(shutdowns, 0, "{template} is used by its policy");
+    }
+    bench.tool("tpm2_changeauth -c endorsement secret");
+    let ek = bench.find_of(&[EkTemplate::P384High]);
+    bench.assert_cuts_cost_nothing(&ek);
+    assert_eq!(bench.leftovers(), [""; 0]);
+}
+
+/// Goal: a key with a policy of its maker's own is used by its password, if that is allowed; power
+/// cuts do not lock it.
+#[test]
+fn a_key_with_a_foreign_policy_is_used_by_its_password() {
+    const TEMPLATE: u32 = 0x01C0_0015;
+    let mut bench = Bench::blank();
+    let plain = bench.find_of(&[EkTemplate::P256High]);
+    let mut makers = plain.area;
+    let unique_at = makers.len() - 2 * 34;
+    makers.truncate(unique_at);
+    makers.extend([0; 4]);
+    // In the policy, behind type, algorithm, attributes and its length.
+    makers[10] ^= 1;
+    bench.leave(TEMPLATE, &makers);
+    let foreign = bench.find_of(&[EkTemplate::P256High]);
+    assert_ne!(foreign.key, plain.key);
+    bench.assert_cuts_cost_nothing(&foreign);
+    bench.take_back(TEMPLATE);
+    // No password, and nothing of it that we could satisfy.
+    makers[7] &= !0x40;
+    bench.leave(TEMPLATE, &makers);
+    let closed = bench.find_of(&[EkTemplate::P256High]);
+    let refused = bench.activate(&closed).err().or_fail("a refusal").trouble();
+    assert!(matches!(refused, Trouble::Refused { command: Code::ActivateCredential, .. }));
     assert_eq!(bench.leftovers(), [""; 0]);
 }
 

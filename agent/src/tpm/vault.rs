@@ -88,15 +88,6 @@ impl VaultChip {
             None => Err(TpmTrouble::NoEndorsementKey),
         }
     }
-
-    /// Endorsement keys are subject to lockout: once one was used, the TPM takes the next power cut
-    /// for a wrong password, unless it was shut down in between. It works on after a shutdown, and
-    /// our other keys are not subject to lockout, so this is the only place that needs one.
-    fn forgive(&mut self) {
-        if let Err(error) = self.vault.tpm().shutdown() {
-            log::debug!("the next power cut may count as a failed authorization: {error}");
-        }
-    }
 }
 
 impl Open for Opener {
@@ -161,7 +152,6 @@ impl Chip for VaultChip {
         let ek = self.ek(*ek)?;
         let secret =
             self.vault.activate(&ek, ak, &challenge.credential, &challenge.encrypted_secret)?;
-        self.forgive();
         let qualifying = qualifying_data(secret.as_bytes(), &challenge.id, &challenge.nonce, spki);
         let mut room = [0; CERTIFIED_LEN_MAX];
         let statement = self.vault.certify(key, ak, &qualifying, &mut room)?;

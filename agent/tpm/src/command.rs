@@ -48,6 +48,8 @@ pub enum Code {
     NvRead,
     /// `TPM2_NV_ReadPublic`, Part 3 §31.6.
     NvReadPublic,
+    /// `TPM2_PolicyOR`, Part 3 §23.6.
+    PolicyOr,
     /// `TPM2_PolicySecret`, Part 3 §23.4.
     PolicySecret,
     /// `TPM2_ReadPublic`, Part 3 §12.4.
@@ -80,6 +82,7 @@ impl Code {
             Self::Load => TpmCc::Load,
             Self::NvRead => TpmCc::NvRead,
             Self::NvReadPublic => TpmCc::NvReadPublic,
+            Self::PolicyOr => TpmCc::PolicyOr,
             Self::PolicySecret => TpmCc::PolicySecret,
             Self::ReadPublic => TpmCc::ReadPublic,
             Self::SelfTest => TpmCc::SelfTest,
@@ -109,6 +112,7 @@ impl Code {
             | Self::CreatePrimary
             | Self::Load
             | Self::NvReadPublic
+            | Self::PolicyOr
             | Self::ReadPublic
             | Self::Sign => 1,
             Self::ContextLoad
@@ -148,6 +152,7 @@ impl fmt::Display for Code {
             Self::Load => "Load",
             Self::NvRead => "NV_Read",
             Self::NvReadPublic => "NV_ReadPublic",
+            Self::PolicyOr => "PolicyOR",
             Self::PolicySecret => "PolicySecret",
             Self::ReadPublic => "ReadPublic",
             Self::SelfTest => "SelfTest",
@@ -376,7 +381,7 @@ impl From<Framing> for Malformed {
 mod tests {
     use super::*;
 
-    const ALL: [Code; 20] = [
+    const ALL: [Code; 21] = [
         Code::ActivateCredential,
         Code::Certify,
         Code::ContextLoad,
@@ -390,6 +395,7 @@ mod tests {
         Code::Load,
         Code::NvRead,
         Code::NvReadPublic,
+        Code::PolicyOr,
         Code::PolicySecret,
         Code::ReadPublic,
         Code::SelfTest,

@@ -7,6 +7,7 @@
 //! Family 2.0, version 2.5, §2.2.1 and Annex B.3 and B.4.)
 
 pub(crate) mod certificate;
+pub(crate) mod policy;
 
 use core::fmt;
 
@@ -15,6 +16,8 @@ use tpm2_protocol::data::{TpmAlgId, TpmEccCurve};
 use crate::command::{Handle, TooLong, Writer};
 use crate::hash::HashAlg;
 use crate::reader::Reader;
+
+use self::policy::EkPolicy;
 
 /// Octets of an endorsement key's public area, at most: RSA-4096 in the high range takes 590.
 pub const EK_AREA_LEN_MAX: usize = 592;
@@ -33,33 +36,6 @@ const LOW_RANGE: u32 = 0x0003_00B2;
 
 /// `userWithAuth`, which the high range adds.
 const USER_WITH_AUTH: u32 = 0x0000_0040;
-
-/// PolicyA: `TPM2_PolicySecret(TPM_RH_ENDORSEMENT)`, SHA-256.
-const POLICY_A_SHA256: [u8; 32] = [
-    0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xB3, 0xF8, 0x1A, 0x90, 0xCC, 0x8D, 0x46, 0xA5, 0xD7, 0x24,
-    0xFD, 0x52, 0xD7, 0x6E, 0x06, 0x52, 0x0B, 0x64, 0xF2, 0xA1, 0xDA, 0x1B, 0x33, 0x14, 0x69, 0xAA,
-];
-
-/// PolicyB: PolicyA, or what the owner of an NV index authorizes; SHA-256.
-const POLICY_B_SHA256: [u8; 32] = [
-    0xCA, 0x3D, 0x0A, 0x99, 0xA2, 0xB9, 0x39, 0x06, 0xF7, 0xA3, 0x34, 0x24, 0x14, 0xEF, 0xCF, 0xB3,
-    0xA3, 0x85, 0xD4, 0x4C, 0xD1, 0xFD, 0x45, 0x90, 0x89, 0xD1, 0x9B, 0x50, 0x71, 0xC0, 0xB7, 0xA0,
-];
-
-/// PolicyB, SHA-384.
-const POLICY_B_SHA384: [u8; 48] = [
-    0xB2, 0x6E, 0x7D, 0x28, 0xD1, 0x1A, 0x50, 0xBC, 0x53, 0xD8, 0x82, 0xBC, 0xF5, 0xFD, 0x3A, 0x1A,
-    0x07, 0x41, 0x48, 0xBB, 0x35, 0xD3, 0xB4, 0xE4, 0xCB, 0x1C, 0x0A, 0xD9, 0xBD, 0xE4, 0x19, 0xCA,
-    0xCB, 0x47, 0xBA, 0x09, 0x69, 0x96, 0x46, 0x15, 0x0F, 0x9F, 0xC0, 0x00, 0xF3, 0xF8, 0x0E, 0x12,
-];
-
-/// PolicyB, SHA-512.
-const POLICY_B_SHA512: [u8; 64] = [
-    0xB8, 0x22, 0x1C, 0xA6, 0x9E, 0x85, 0x50, 0xA4, 0x91, 0x4D, 0xE3, 0xFA, 0xA6, 0xA1, 0x8C, 0x07,
-    0x2C, 0xC0, 0x12, 0x08, 0x07, 0x3A, 0x92, 0x8D, 0x5D, 0x66, 0xD5, 0x9E, 0xF7, 0x9E, 0x49, 0xA4,
-    0x29, 0xC4, 0x1A, 0x6B, 0x26, 0x95, 0x71, 0xD5, 0x7E, 0xDB, 0x25, 0xFB, 0xDB, 0x18, 0x38, 0x42,
-    0x56, 0x08, 0xB4, 0x13, 0xCD, 0x61, 0x6A, 0x5F, 0x6D, 0xB5, 0xB6, 0x07, 0x1A, 0xF9, 0x9B, 0xEA,
-];
 
 /// A template of the profile, by its size and range; the profile's own name in brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -158,13 +134,8 @@ impl EkTemplate {
         }
     }
 
-    const fn policy(self) -> &'static [u8] {
-        match (self.is_low(), self.name_alg()) {
-            (true, _) => &POLICY_A_SHA256,
-            (false, HashAlg::Sha256) => &POLICY_B_SHA256,
-            (false, HashAlg::Sha384) => &POLICY_B_SHA384,
-            (false, HashAlg::Sha512) => &POLICY_B_SHA512,
-        }
+    const fn policy(self) -> EkPolicy {
+        if self.is_low() { EkPolicy::A(self.name_alg()) } else { EkPolicy::B(self.name_alg()) }
     }
 
     /// The unique field as the profile has it.
@@ -193,7 +164,8 @@ impl EkTemplate {
         let mut writer = Writer::new(out);
         let attributes = if self.is_low() { LOW_RANGE } else { LOW_RANGE | USER_WITH_AUTH };
         let (kind, name_alg) = (self.shape().kind(), self.name_alg());
-        writer.u16(kind as u16).u16(name_alg.id()).u32(attributes).sized(self.policy());
+        writer.u16(kind as u16).u16(name_alg.id()).u32(attributes);
+        writer.sized(self.policy().digest().as_bytes());
         let aes_bits = if matches!(name_alg, HashAlg::Sha256) { 128 } else { 256 };
         writer.u16(TpmAlgId::Aes as u16).u16(aes_bits).u16(TpmAlgId::Cfb as u16);
         let no_scheme = TpmAlgId::Null as u16;
@@ -333,39 +305,6 @@ mod tests {
             let area = PublicArea::parse(&written).unwrap();
             assert_eq!(area.name_alg, template.name_alg(), "{template}");
             assert_eq!(area.auth_policy.len(), template.name_alg().digest_len(), "{template}");
-        }
-    }
-
-    /// Goal: the policies are the digests that the profile's commands make: PolicySecret of the
-    /// endorsement hierarchy, or what an NV index of the profile's holds.
-    #[test]
-    fn policies_are_what_the_commands_make() {
-        let endorsement = 0x4000_000B_u32.to_be_bytes();
-        let code = |code: u32| code.to_be_bytes();
-        for (alg, index, policy) in [
-            (HashAlg::Sha256, 0x01C0_7F01_u32, &POLICY_B_SHA256[..]),
-            (HashAlg::Sha384, 0x01C0_7F02, &POLICY_B_SHA384),
-            (HashAlg::Sha512, 0x01C0_7F03, &POLICY_B_SHA512),
-        ] {
-            let digest = |parts: &[&[u8]]| alg.digest(parts)[..alg.digest_len()].to_vec();
-            let zero = std::vec![0; alg.digest_len()];
-            let secret = digest(&[&digest(&[&zero, &code(0x151), &endorsement])]);
-            if alg == HashAlg::Sha256 {
-                assert_eq!(secret, POLICY_A_SHA256);
-            }
-            let (id, len) = (alg.id().to_be_bytes(), alg.digest_len() as u16);
-            let area = [
-                &index.to_be_bytes()[..],
-                &id,
-                &0x220F_1008_u32.to_be_bytes(),
-                &len.to_be_bytes(),
-                &secret,
-                &(len + 2).to_be_bytes(),
-            ]
-            .concat();
-            let name = [&id[..], &digest(&[&area])].concat();
-            let authorized = digest(&[&zero, &code(0x192), &name]);
-            assert_eq!(digest(&[&zero, &code(0x171), &secret, &authorized]), policy);
         }
     }
 

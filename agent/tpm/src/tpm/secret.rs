@@ -8,6 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::key::{copy, creation};
 use super::{Answer, Tpm};
 use crate::command::{Code, Handle, Hierarchy, Malformed, SessionAttributes, Writer};
+use crate::ek::policy::{self, EkPolicy};
 use crate::fault::TpmError;
 use crate::hash::HashAlg;
 use crate::name::Name;
@@ -171,12 +172,24 @@ impl<T: Transact> Tpm<T> {
         self.take_secret(sealed.code, &answer)
     }
 
-    /// Starts a policy session that the endorsement hierarchy's empty password satisfies: PolicyA
-    /// of the TCG's EK profile. Part 3 §23.4.
-    pub(crate) fn start_endorsement_policy(
+    /// Starts a session that satisfies the policy of an endorsement key, with the endorsement
+    /// hierarchy's empty password.
+    pub(crate) fn start_ek_policy(
         &mut self,
-        alg: HashAlg,
+        policy: EkPolicy,
     ) -> Result<Handle, TpmError<T::Error>> {
+        let session = self.start_policy(policy.alg())?;
+        match self.satisfy(session, policy) {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                self.flush(session)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts a policy session. Part 3 §11.1.
+    fn start_policy(&mut self, alg: HashAlg) -> Result<Handle, TpmError<T::Error>> {
         let mut nonce = [0; NONCE_LEN];
         self.entropy(&mut nonce)?;
         let null = Handle::NULL;
@@ -184,19 +197,22 @@ impl<T: Transact> Tpm<T> {
             command.sized(&nonce).sized(&[]).u8(TpmSe::Policy as u8);
             command.u16(TpmAlgId::Null as u16).u16(alg.id());
         })?;
-        let session = answer.handle;
+        Ok(answer.handle)
+    }
+
+    /// Part 3 §23.4 and §23.6.
+    fn satisfy(&mut self, session: Handle, policy: EkPolicy) -> Result<(), TpmError<T::Error>> {
         let handles = [Hierarchy::Endorsement.handle(), session];
-        let satisfied = self.call(Code::PolicySecret, &handles, |command| {
+        self.call(Code::PolicySecret, &handles, |command| {
             let never_expires = 0;
             command.passwords(&[&[]]).sized(&[]).sized(&[]).sized(&[]).u32(never_expires);
-        });
-        match satisfied {
-            Ok(_) => Ok(session),
-            Err(error) => {
-                self.flush(session)?;
-                Err(error)
-            }
-        }
+        })?;
+        let EkPolicy::B(alg) = policy else { return Ok(()) };
+        let [a, c] = policy::branches(alg);
+        self.call(Code::PolicyOr, &[session], |command| {
+            command.u32(2).sized(a.as_bytes()).sized(c.as_bytes());
+        })?;
+        Ok(())
     }
 
     /// Starts a session salted to `parent`. Part 3 §11.1.

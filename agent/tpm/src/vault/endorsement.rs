@@ -6,11 +6,16 @@
 //! beside the certificate, from the profile's template, and from the same with the other range's
 //! unique field, until the certificate's key comes out. To use it again takes its Name, by which
 //! it is found in the same order.
+//!
+//! It is used by its policy, which takes the endorsement hierarchy's consent. Keys of the high
+//! range have a password besides, an empty one; but whatever asks for a key's own password is
+//! subject to lockout, so that it is used only where the policy cannot be satisfied: where it is
+//! one of the maker's own, and where the hierarchy has a password that we do not know.
 
 use crate::command::{Handle, Hierarchy};
+use crate::ek::policy::EkPolicy;
 use crate::ek::{CHAIN, EK_AREA_LEN_MAX, EkTemplate, FIRST_INDEX, certificate};
 use crate::fault::{ResponseCode, TpmError, Trouble};
-use crate::hash::HashAlg;
 use crate::name::Name;
 use crate::public::{Attribute, PublicArea};
 use crate::session::Session;
@@ -67,8 +72,27 @@ struct Found {
 /// An endorsement key that can be used.
 struct Usable {
     handle: Handle,
-    /// The algorithm of the policy that its use takes; `None` if its empty password will do.
-    policy: Option<HashAlg>,
+    consent: Consent,
+}
+
+/// What the use of an endorsement key takes.
+#[derive(Clone, Copy)]
+struct Consent {
+    /// Its policy; `None` for one that the profile does not have.
+    policy: Option<EkPolicy>,
+    /// Its empty password will do.
+    has_password: bool,
+}
+
+impl Consent {
+    #[inline(never)]
+    fn of(area: &[u8]) -> Self {
+        let area = PublicArea::parse(area).ok();
+        Self {
+            policy: area.and_then(|area| EkPolicy::of(&area)),
+            has_password: area.is_some_and(|area| area.attributes.has(Attribute::UserWithAuth)),
+        }
+    }
 }
 
 impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
@@ -290,15 +314,9 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         ek: &EkKey,
         sealed: [&[u8]; 2],
     ) -> Result<Secret, VaultError<T::Error>> {
-        let Usable { handle, policy } = self.load_endorsement(ek)?;
-        let ek = Loaded { handle, name: &ek.name };
-        let opened = match policy {
-            Some(alg) => self.activate_by_policy(session, [ak, ek], alg, sealed),
-            None => self
-                .tpm
-                .activate_credential(session, [ak, ek], None, sealed)
-                .map_err(VaultError::Tpm),
-        };
+        let Usable { handle, consent } = self.load_endorsement(ek)?;
+        let objects = [ak, Loaded { handle, name: &ek.name }];
+        let opened = self.activate_with(session, objects, consent, sealed);
         if handle.kind() == Handle::TRANSIENT.kind() {
             self.flushing(handle, |_| opened)
         } else {
@@ -306,18 +324,51 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         }
     }
 
+    /// By the key's policy rather than by its password, which is subject to lockout.
+    fn activate_with(
+        &mut self,
+        session: &mut Session,
+        objects: [Loaded<'_>; 2],
+        consent: Consent,
+        sealed: [&[u8]; 2],
+    ) -> Result<Secret, VaultError<T::Error>> {
+        let Some(policy) = consent.policy else {
+            return self.activate_by_password(session, objects, sealed);
+        };
+        match self.activate_by_policy(session, objects, policy, sealed) {
+            Err(VaultError::Trouble(Trouble::EndorsementAuthNeeded)) if consent.has_password => {
+                self.activate_by_password(session, objects, sealed)
+            }
+            outcome => outcome,
+        }
+    }
+
     fn activate_by_policy(
         &mut self,
         session: &mut Session,
         objects: [Loaded<'_>; 2],
-        alg: HashAlg,
+        policy: EkPolicy,
         sealed: [&[u8]; 2],
     ) -> Result<Secret, VaultError<T::Error>> {
-        let started = self.tpm.start_endorsement_policy(alg);
+        let started = self.tpm.start_ek_policy(policy);
         let policy =
             started.map_err(|error| VaultError::of_hierarchy(error, Hierarchy::Endorsement))?;
         let opened = self.tpm.activate_credential(session, objects, Some(policy), sealed);
         self.loaded(policy, opened.map_err(VaultError::Tpm))
+    }
+
+    /// Once a password that is subject to lockout was asked for, the TPM takes the next loss of
+    /// its power for a wrong one, unless it was shut down in between. It works on after that.
+    fn activate_by_password(
+        &mut self,
+        session: &mut Session,
+        objects: [Loaded<'_>; 2],
+        sealed: [&[u8]; 2],
+    ) -> Result<Secret, VaultError<T::Error>> {
+        let secret = self.tpm.activate_credential(session, objects, None, sealed)?;
+        // Without it a power cut counts, and only that.
+        let _prepared = self.tpm.shutdown();
+        Ok(secret)
     }
 
     /// Has the key of this Name at hand: where the maker keeps it, or made anew.
@@ -333,15 +384,8 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
                 .make_endorsement(ek.template, &mut area, is_it)?
                 .ok_or(VaultError::Trouble(Trouble::NoEndorsementKey))?,
         };
-        Ok(Usable { handle, policy: policy(&area[..len]) })
+        Ok(Usable { handle, consent: Consent::of(&area[..len]) })
     }
-}
-
-/// The algorithm of the policy that the use of this key takes; `None` if its password will do.
-#[inline(never)]
-fn policy(area: &[u8]) -> Option<HashAlg> {
-    let area = PublicArea::parse(area).ok()?;
-    (!area.attributes.has(Attribute::UserWithAuth)).then_some(area.name_alg)
 }
 
 /// What is longer than any template or nonce is neither.
