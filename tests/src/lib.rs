@@ -12,6 +12,7 @@
 pub mod check;
 pub mod event_log;
 pub mod fleet;
+pub mod footprint;
 pub mod fuzz;
 pub mod lab;
 pub mod load;

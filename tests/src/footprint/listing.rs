@@ -1,0 +1,323 @@
+//! The list of panics that may be in a firmware, each with its reason: `docs/panics.md`.
+//!
+//! **What it is.** A table with a row for each line of ours, and for each file of others, where the
+//! code could panic. Ours are listed line by line, by their text: a line that moves is the same. Of
+//! others it is the number of places in a file of one version: an update is looked at anew.
+//!
+//! **What it must never do.** Let a list grow old: a row that nothing matches is as wrong as a panic
+//! without a row.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use super::page;
+use super::panics::{Place, Site};
+
+/// The table's first line.
+const HEAD: [&str; 3] = ["where", "what", "why it stays away"];
+
+/// What a future does that is polled after its end, wherever it is.
+pub const FUTURES: &str = "futures";
+
+/// Stands where no number and no text is wanted.
+const ANY: &str = "any";
+
+/// The compiler's own libraries.
+const LIBRARIES: [&str; 2] = ["alloc/", "core/"];
+
+/// How a log record begins in the sources: its place is told to a logger, not to a panic.
+const LOG_MACROS: [&str; 6] = ["debug!(", "error!(", "info!(", "log!(", "trace!(", "warn!("];
+
+/// The reasons that are written down.
+#[derive(Debug)]
+pub struct Listing {
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    at: String,
+    what: String,
+    reason: String,
+}
+
+/// What is found, as the table would have it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    /// Polling a finished future.
+    Futures,
+    /// A file of somebody else's.
+    File(String),
+    /// A function that refers to no place.
+    Function(String),
+    /// A line of ours.
+    Line { file: String, text: String },
+}
+
+/// What is wrong with the list, or with the firmware.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Complaint {
+    /// More places than were looked at.
+    More {
+        /// The file.
+        file: String,
+        /// Places in the table.
+        listed: usize,
+        /// What there is, one line each.
+        found: Vec<String>,
+    },
+    /// A row says nothing.
+    NoReason {
+        /// Its first cell.
+        at: String,
+    },
+    /// A row for what is not there.
+    Stale {
+        /// Its first cell.
+        at: String,
+        /// Its second.
+        what: String,
+    },
+    /// A panic without a row.
+    Unlisted {
+        /// The row that is missing.
+        row: String,
+        /// What there is, one line each.
+        found: Vec<String>,
+    },
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::More { file, listed, found } => {
+                write!(f, "{file}: expected {listed} places at most, found {}", found.len())?;
+                lines(f, found)
+            }
+            Self::NoReason { at } => write!(f, "{at}: there is no reason"),
+            Self::Stale { at, what } => write!(f, "{at}: {what}: listed, and not there"),
+            Self::Unlisted { row, found } => {
+                write!(f, "not listed: {row}")?;
+                lines(f, found)
+            }
+        }
+    }
+}
+
+fn lines(f: &mut fmt::Formatter<'_>, lines: &[String]) -> fmt::Result {
+    lines.iter().try_for_each(|line| write!(f, "\n    {line}"))
+}
+
+impl Listing {
+    /// Reads the tables of a page.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let rows = page::tables(text)
+            .into_iter()
+            .filter(|table| table.head == HEAD)
+            .flat_map(|table| table.rows)
+            .filter_map(|row| {
+                let [at, what, reason] = row.try_into().ok()?;
+                let plain = |cell: &str| cell.trim_matches('`').to_owned();
+                Some(Row { at: plain(&at), what: plain(&what), reason })
+            })
+            .collect();
+        Self { rows }
+    }
+
+    /// Compares it with what was found in all firmware; `top` is where our sources are.
+    #[must_use]
+    pub fn judge(&self, sites: &BTreeSet<Site>, top: &Path) -> BTreeSet<Complaint> {
+        let found = subjects(sites, top);
+        let mut complaints = BTreeSet::new();
+        for row in &self.rows {
+            let at = row.at.clone();
+            if row.reason.is_empty() {
+                complaints.insert(Complaint::NoReason { at: at.clone() });
+            }
+            if !row.is_of_compiler() && !found.keys().any(|subject| row.is_about(subject)) {
+                complaints.insert(Complaint::Stale { at, what: row.what.clone() });
+            }
+        }
+        complaints.extend(found.iter().filter_map(|(subject, found)| self.look_up(subject, found)));
+        complaints
+    }
+
+    fn look_up(&self, subject: &Subject, found: &BTreeSet<String>) -> Option<Complaint> {
+        let count = found.len();
+        let found = || found.iter().cloned().collect();
+        let Some(row) = self.rows.iter().find(|row| row.is_about(subject)) else {
+            return Some(Complaint::Unlisted { row: subject.row(count), found: found() });
+        };
+        let listed = row.what.parse().ok().filter(|listed| count > *listed)?;
+        Some(Complaint::More { file: row.at.clone(), listed, found: found() })
+    }
+}
+
+impl Row {
+    /// The standard library is another with each compiler: a row may be for one of them.
+    fn is_of_compiler(&self) -> bool {
+        LIBRARIES.iter().any(|library| self.at.starts_with(library))
+    }
+
+    fn is_about(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Futures => self.at == FUTURES,
+            Subject::File(file) => self.at == *file,
+            Subject::Function(name) => self.at == *name,
+            Subject::Line { file, text } => self.at == *file && self.what == *text,
+        }
+    }
+}
+
+impl Subject {
+    /// The row that it wants, but for the reason.
+    fn row(&self, count: usize) -> String {
+        match self {
+            Self::Futures => format!("| {FUTURES} | {ANY} | |"),
+            Self::File(file) => format!("| `{file}` | {count} | |"),
+            Self::Function(name) => format!("| `{name}` | {ANY} | |"),
+            Self::Line { file, text } => format!("| `{file}` | `{text}` | |"),
+        }
+    }
+}
+
+/// What there is to give reasons for, and where.
+fn subjects(sites: &BTreeSet<Site>, top: &Path) -> BTreeMap<Subject, BTreeSet<String>> {
+    let mut subjects = BTreeMap::<_, BTreeSet<_>>::new();
+    for site in sites {
+        let Some(subject) = subject(site, top) else { continue };
+        // One place that is inlined in several functions is one.
+        let named = match (&subject, &site.place) {
+            (Subject::File(_), Some(place)) => place.to_string(),
+            _ => site.to_string(),
+        };
+        subjects.entry(subject).or_default().insert(named);
+    }
+    subjects
+}
+
+/// What a site is listed as; none for the place of a log record.
+fn subject(site: &Site, top: &Path) -> Option<Subject> {
+    let Some(place) = &site.place else {
+        return Some(Subject::Function(site.function.clone()));
+    };
+    let Some(line) = line_of_ours(top, place) else {
+        let file = Subject::File(place.file.clone());
+        return Some(if site.is_resumption { Subject::Futures } else { file });
+    };
+    let from = usize::try_from(place.column - 1).ok().and_then(|column| line.get(column..));
+    let from = from.unwrap_or_default().trim_start_matches("log::");
+    if LOG_MACROS.iter().any(|name| from.starts_with(name)) {
+        return None;
+    }
+    // The place of a future is where its body begins.
+    if site.is_resumption || from.starts_with('{') || from.starts_with("async ") {
+        return Some(Subject::Futures);
+    }
+    let text = line.trim().replace('|', "\\|");
+    Some(Subject::Line { file: place.file.clone(), text })
+}
+
+/// The line of a file of ours; none for a file of somebody else's.
+fn line_of_ours(top: &Path, place: &Place) -> Option<String> {
+    let text = fs::read_to_string(top.join(&place.file)).ok()?;
+    let number = usize::try_from(place.line - 1).ok()?;
+    Some(text.lines().nth(number).unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = "\
+# Panics
+
+| where | what | why it stays away |
+|---|---|---|
+| `ours/src/lib.rs` | `let last = all[len - 1];` | there is one |
+| `theirs-1.0.0/src/lib.rs` | 2 | lengths are checked |
+| `theirs::end` | any | never called |
+| futures | any | driven once |
+
+| other | table |
+|---|---|
+| `theirs-1.0.0/src/lib.rs` | 9 |
+";
+
+    const OURS: &str = "fn f() {\n    let last = all[len - 1];\n    info!(\"last: {last}\");\n}\n";
+
+    fn site(file: &str, line: u32, column: u32) -> Site {
+        let place = Place { file: file.to_owned(), line, column };
+        Site { function: "f".to_owned(), place: Some(place), is_resumption: false }
+    }
+
+    fn all() -> BTreeSet<Site> {
+        let end = Site { function: "theirs::end".to_owned(), place: None, is_resumption: false };
+        BTreeSet::from([
+            site("ours/src/lib.rs", 2, 16),
+            site("ours/src/lib.rs", 3, 5),
+            site("theirs-1.0.0/src/lib.rs", 7, 1),
+            site("theirs-1.0.0/src/lib.rs", 9, 1),
+            Site { is_resumption: true, ..site("theirs-1.0.0/src/future.rs", 1, 1) },
+            end,
+        ])
+    }
+
+    /// What the page says of these sites.
+    fn judge(page: &str, sites: &BTreeSet<Site>) -> Vec<String> {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("ours/src")).unwrap();
+        fs::write(top.path().join("ours/src/lib.rs"), OURS).unwrap();
+        let complaints = Listing::parse(page).judge(sites, top.path());
+        complaints.iter().map(Complaint::to_string).collect()
+    }
+
+    /// Goal: what has a reason is no complaint, and the place of a log record needs none.
+    #[test]
+    fn what_is_listed_is_not_complained_of() {
+        assert_eq!(judge(PAGE, &all()), Vec::<String>::new());
+        let elsewhere = Site { function: "g".to_owned(), ..site("theirs-1.0.0/src/lib.rs", 9, 1) };
+        assert_eq!(judge(PAGE, &(&all() | &BTreeSet::from([elsewhere]))), Vec::<String>::new());
+    }
+
+    /// Goal: a panic that nobody has looked at is named, with the row that it wants.
+    #[test]
+    fn what_is_not_listed_is_named() {
+        for (row, wanted) in [
+            ("`ours/src/lib.rs`", "| `ours/src/lib.rs` | `let last = all[len - 1];` |"),
+            ("`theirs-1.0.0/src/lib.rs`", "| `theirs-1.0.0/src/lib.rs` | 2 |"),
+            ("`theirs::end`", "| `theirs::end` | any |"),
+            ("futures", "| futures | any |"),
+        ] {
+            let page: Vec<_> =
+                PAGE.lines().filter(|line| !line.starts_with(&format!("| {row}"))).collect();
+            let complaints = judge(&page.join("\n"), &all());
+            assert!(
+                matches!(&complaints[..], [one] if one.contains(wanted)),
+                "{row}: {complaints:?}"
+            );
+        }
+    }
+
+    /// Goal: one place more in a file of others is a panic that nobody has looked at.
+    #[test]
+    fn a_place_more_is_named() {
+        let more = &all() | &BTreeSet::from([site("theirs-1.0.0/src/lib.rs", 11, 1)]);
+        let complaints = judge(PAGE, &more);
+        assert!(matches!(&complaints[..], [one] if one.contains("found 3")), "{complaints:?}");
+    }
+
+    /// Goal: a row that says nothing, or speaks of what is not there, fails too.
+    #[test]
+    fn a_stale_row_is_named() {
+        let complaints = judge(PAGE, &BTreeSet::new());
+        assert_eq!(complaints.len(), 4, "{complaints:?}");
+        let silent = PAGE.replace("driven once", "");
+        assert_eq!(judge(&silent, &all()), ["futures: there is no reason"]);
+        let changed = PAGE.replace("all[len - 1]", "all[len - 2]");
+        assert_eq!(judge(&changed, &all()).len(), 2);
+    }
+}
