@@ -197,8 +197,16 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         Ok(self)
     }
 
+    /// Works from now on with the storage primary of this Name only, or with the first that is
+    /// seen; what is known of another is forgotten.
+    pub fn expect(&mut self, parent: Option<Name>) {
+        (self.expected, self.parent) = (parent, None);
+        self.contexts.clear();
+    }
+
     fn start_up(&mut self) -> Result<(), VaultError<T::Error>> {
-        self.tpm.startup()?;
+        let started = self.tpm.startup();
+        started.map_err(|error| self.explain(error.into()))?;
         match self.tpm.test_result()? {
             SelfTest::Failed(_) => Err(VaultError::Trouble(Trouble::FailureMode)),
             SelfTest::Passed | SelfTest::Pending => Ok(()),

@@ -98,7 +98,8 @@ impl Consent {
 impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     /// Finds the endorsement key: one with a certificate before one without, in the order of
     /// [`EkTemplate::ALL`]. Its certificates and its public area are written to `out`; 4 KiB are
-    /// enough for most makers' chains.
+    /// enough for most makers' chains. Issuers' certificates that do not fit are left out, all of
+    /// them: the provisioner may have them, and a part of a chain is worth nothing.
     ///
     /// # Errors
     ///
@@ -128,6 +129,27 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         let name = name.map_err(|_| VaultError::Trouble(Trouble::NoEndorsementKey))?;
         let key = EkKey { template: found.template, name };
         Ok(Endorsement { key, public_area, certificates })
+    }
+
+    /// Whether this is the endorsement key of the TPM, or one of its endorsement keys: a TPM that was
+    /// cleared has the same ones, and another TPM has others.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`]: it was not found out.
+    pub fn recognises(&mut self, ek: &EkKey) -> Result<bool, VaultError<T::Error>> {
+        let found = self.attempt(|vault| {
+            let Usable { handle, .. } = vault.load_endorsement(ek)?;
+            if handle.kind() == Handle::TRANSIENT.kind() {
+                Ok(vault.tpm.flush(handle)?)
+            } else {
+                Ok(())
+            }
+        });
+        match found {
+            Err(VaultError::Trouble(Trouble::NoEndorsementKey)) => Ok(false),
+            outcome => outcome.map(|()| true),
+        }
     }
 
     /// Has the TPM open a credential that was made for this endorsement key and the Name of `ak`;
@@ -193,7 +215,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         }
         let (leaf, rest) = out.split_at_mut(leaf_len);
         let Some(area_len) = self.find_key_of(leaf, template, rest)? else { return Ok(None) };
-        let chain_len = self.read_chain(&mut rest[area_len..])?;
+        let chain_len = self.read_chain(&mut rest[area_len..]).or_else(no_room)?;
         rest[..area_len + chain_len].rotate_left(area_len);
         Ok(Some(Found { template, certificates_len: leaf_len + chain_len, area_len }))
     }
@@ -393,6 +415,14 @@ fn no_template<E>(error: TpmError<E>) -> Result<Option<usize>, TpmError<E>> {
     match error {
         TpmError::BufferTooSmall { .. } => Ok(None),
         _ => Err(error),
+    }
+}
+
+/// A chain that does not fit is none.
+fn no_room<E>(error: VaultError<E>) -> Result<usize, VaultError<E>> {
+    match error {
+        VaultError::Tpm(TpmError::BufferTooSmall { .. }) => Ok(0),
+        error => Err(error),
     }
 }
 
