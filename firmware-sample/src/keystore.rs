@@ -2,7 +2,7 @@
 //!
 //! **What it is.** [`KeyStore`] is the port through which the machine makes and erases keys
 //! ([`Keys`]), and where TLS and enrollment have things signed. Keys are made by this firmware and
-//! lie on flash ([`software`]), or in a TPM. Outside of this room that matters to nobody but to who
+//! lie on flash ([`software`]), or in a TPM ([`tpm`]). Outside of this room that matters to nobody but to who
 //! is told about it.
 //!
 //! **What it must never do.** Hand a private key out or print one. Call a key lost that is merely
@@ -15,6 +15,7 @@
 
 mod sectors;
 pub mod software;
+pub mod tpm;
 
 use core::fmt;
 

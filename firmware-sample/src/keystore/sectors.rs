@@ -4,9 +4,12 @@
 //! merely marks an entry as old keeps it until its sector is needed again. What is written is read
 //! again at once, so that a worn sector is found out while the content is still known.
 
+use core::fmt;
+
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::event::Failure;
 use log::error;
+use zeroize::Zeroizing;
 
 use crate::blocking::block_on;
 
@@ -56,19 +59,26 @@ impl<F: NorFlash, const COUNT: usize> Sectors<F, COUNT> {
     pub(super) fn replace(&mut self, index: usize, octets: &[u8]) -> Result<(), Failure> {
         self.erase(index)?;
         let offset = self.offset(index);
-        let outcome = block_on(self.flash.write(offset, octets));
-        outcome.map_err(|why| fault("writing", index, &why))?;
-        let mut found = zeroize::Zeroizing::new([0; PIECE_LEN]);
-        for (at, piece) in (offset..).step_by(PIECE_LEN).zip(octets.chunks(PIECE_LEN)) {
-            let found = found.get_mut(..piece.len()).unwrap_or_default();
-            let outcome = block_on(self.flash.read(at, found));
-            outcome.map_err(|why| fault("reading", index, &why))?;
-            if found != piece {
-                error!("keys: sector {index} does not hold what was written to it: it is worn out");
-                return Err(Failure::KeyUnavailable);
-            }
+        let written = block_on(self.flash.write(offset, octets));
+        written.map_err(|why| fault("writing", index, &why))?;
+        if !self.holds(index, octets)? {
+            error!("keys: sector {index} does not hold what was written to it: it is worn out");
+            return Err(Failure::KeyUnavailable);
         }
         Ok(())
+    }
+
+    /// Whether `octets` are at the front of a sector.
+    pub(super) fn holds(&mut self, index: usize, octets: &[u8]) -> Result<bool, Failure> {
+        let mut found = Zeroizing::new([0; PIECE_LEN]);
+        for (at, piece) in (self.offset(index)..).step_by(PIECE_LEN).zip(octets.chunks(PIECE_LEN)) {
+            let found = found.get_mut(..piece.len()).unwrap_or_default();
+            block_on(self.flash.read(at, found)).map_err(|why| fault("reading", index, &why))?;
+            if found != piece {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Erases a sector.
@@ -85,7 +95,62 @@ impl<F: NorFlash, const COUNT: usize> Sectors<F, COUNT> {
 }
 
 /// Says what the flash did not do. The keys are not lost by it.
-fn fault(act: &str, index: usize, why: &dyn core::fmt::Debug) -> Failure {
+fn fault(act: &str, index: usize, why: &dyn fmt::Debug) -> Failure {
     error!("keys: {act} sector {index} of the flash: {why:?}");
     Failure::KeyUnavailable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flash_model::{FlashModel, SECTOR_LEN};
+
+    const BASE: u32 = SECTOR_LEN;
+    const CONTENT: [u8; 96] = [0x5a; 96];
+
+    fn sectors(flash: &mut FlashModel) -> Sectors<&mut FlashModel, 2> {
+        Sectors::new(flash, BASE, CONTENT.len()).unwrap()
+    }
+
+    fn found(flash: &mut FlashModel, index: usize) -> [u8; 96] {
+        let mut octets = [0; 96];
+        sectors(flash).read(index, &mut octets).unwrap();
+        octets
+    }
+
+    /// Goal: each sector has a content of its own, which is gone when it is erased; what is around
+    /// them stays.
+    #[test]
+    fn a_sector_holds_what_was_written_until_it_is_erased() {
+        let mut flash = FlashModel::blank(4 * SECTOR_LEN);
+        sectors(&mut flash).replace(0, &[0; 96]).unwrap();
+        sectors(&mut flash).replace(0, &CONTENT).unwrap();
+        sectors(&mut flash).replace(1, &[1; 96]).unwrap();
+        assert_eq!((found(&mut flash, 0), found(&mut flash, 1)), (CONTENT, [1; 96]));
+        assert!(sectors(&mut flash).holds(0, &CONTENT).unwrap());
+        assert!(!sectors(&mut flash).holds(1, &CONTENT).unwrap());
+        let sector_len = usize::try_from(SECTOR_LEN).unwrap();
+        assert!(flash.octets()[..sector_len].iter().all(|octet| *octet == 0xff));
+        assert!(flash.octets()[3 * sector_len..].iter().all(|octet| *octet == 0xff));
+        sectors(&mut flash).erase(0).unwrap();
+        assert_eq!((found(&mut flash, 0), found(&mut flash, 1)), ([0xff; 96], [1; 96]));
+    }
+
+    /// Goal: wherever the power is cut, what was said to be written is there.
+    #[test]
+    fn a_power_cut_at_any_operation_is_no_success() {
+        for operations in 0.. {
+            let mut flash = FlashModel::blank(4 * SECTOR_LEN);
+            sectors(&mut flash).replace(0, &[0; 96]).unwrap();
+            flash.cut_power_after(operations);
+            let outcome = sectors(&mut flash).replace(0, &CONTENT);
+            flash.restore_power();
+            if outcome.is_ok() {
+                assert_eq!(found(&mut flash, 0), CONTENT);
+                assert!(operations >= 2, "an erasure and a write can be cut");
+                break;
+            }
+            assert_eq!(outcome, Err(Failure::KeyUnavailable));
+        }
+    }
 }
