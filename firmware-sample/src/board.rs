@@ -44,7 +44,7 @@ pub trait Board {
     /// Its flash, in regions.
     type Flash: NorFlash;
     /// Where its keys live.
-    type Keys: KeyStore;
+    type Keys: KeyStore + 'static;
     /// Its network device.
     type Link: Link;
     /// The way to its TPM. A board that will never have one says [`NoTpm`].
@@ -63,7 +63,7 @@ pub trait Board {
     where
         Self: Sized;
 
-    /// The key store, made of what the board has for it.
+    /// The key store, made of what the board has for it, in memory that stays.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ pub trait Board {
         flash: Self::Flash,
         tpm: Option<Self::Tpm>,
         random: Generator,
-    ) -> Result<Self::Keys, BoardError>;
+    ) -> Result<&'static mut Self::Keys, BoardError>;
 
     /// The most that the stack has held since the start, octets, by the pattern that the start-up
     /// code has painted it with; and the most that it can hold.

@@ -47,7 +47,7 @@ use crate::factory::{self, FACTORY_BUFFER_LEN, Factory};
 use crate::keystore::KeyStore as _;
 use crate::net::{Buffers, Net, Sockets};
 use crate::self_test;
-use crate::store::FlashStore;
+use crate::store::{FlashStore, Scratch};
 use crate::tls::Workspace;
 use crate::verifier::{AnchorError, Verifier};
 
@@ -64,6 +64,9 @@ const BUILD_TIME: Wall = Wall(1_795_305_600);
 /// The octets of the factory's configuration.
 static FACTORY: ConstStaticCell<[u8; FACTORY_BUFFER_LEN]> =
     ConstStaticCell::new([0; FACTORY_BUFFER_LEN]);
+
+/// The store's memory.
+static SCRATCH: ConstStaticCell<Scratch> = ConstStaticCell::new(Scratch::new());
 
 /// The network's memory.
 static BUFFERS: ConstStaticCell<Buffers> = ConstStaticCell::new(Buffers::new());
@@ -109,6 +112,7 @@ pub fn run<B: Board>() -> ! {
     B::exit(ending)
 }
 
+#[inline(never)]
 fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
     let buffer = FACTORY.try_take().ok_or(Stop::Again)?;
     let factory = block_on(factory::load(&mut parts.factory, buffer)).map_err(|why| {
@@ -123,7 +127,8 @@ fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
     }
     let Parts { clock, record, keys, link, tpm, mut random, .. } = parts;
     let end = u32::try_from(record.capacity()).map_err(|_| Stop::Record)?;
-    let mut store = FlashStore::new(record, 0..end).map_err(|_| Stop::Record)?;
+    let scratch = SCRATCH.try_take().ok_or(Stop::Again)?;
+    let mut store = FlashStore::new(record, 0..end, scratch).map_err(|_| Stop::Record)?;
     let found = load(&mut store, &factory)?;
     let keys = B::keys(keys, tpm, random.split()).map_err(Stop::Board)?;
     info!("device {}: keys in {}", factory.device_id.as_str(), keys.backend());
@@ -145,6 +150,7 @@ fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
     drive::<B>(context, found, seed)
 }
 
+#[inline(never)]
 /// The machine, its shell, and the driver that does what they want.
 fn drive<B: Board>(context: Context<'_, B>, record: Record, seed: [u8; 32]) -> Result<(), Stop> {
     let Context { clock, factory, .. } = context;
@@ -153,12 +159,13 @@ fn drive<B: Board>(context: Context<'_, B>, record: Record, seed: [u8; 32]) -> R
     let is_member = record.standing != Standing::Decommissioned;
     let mut machine = Machine::new(policy(factory), device_id, record, seed, now);
     let desk = Desk::new(machine.reading(now), now.mono);
+    desk.file(machine.record());
     if factory.policy.decommission && is_member {
         let _first = desk.command(Command::Decommission);
     }
     let mut ports = Ports {
         clock: BoardClock(clock),
-        storage: SharedStore(context.store),
+        storage: SharedStore { store: context.store, desk: &desk },
         keys: SharedKeys(context.keys),
         peers: RemotePeers(&desk),
         reports: DeskReports(&desk),
@@ -195,8 +202,9 @@ fn policy(factory: &Factory<'_>) -> Policy {
     }
 }
 
+#[inline(never)]
 /// The record to start from.
-fn load<F: NorFlash>(store: &mut FlashStore<F>, factory: &Factory<'_>) -> Result<Record, Stop> {
+fn load<F: NorFlash>(store: &mut FlashStore<'_, F>, factory: &Factory<'_>) -> Result<Record, Stop> {
     let record = block_on(store.load()).map_err(|why| {
         error!("record: {why}");
         Stop::Record

@@ -33,8 +33,13 @@ const ITEM_LEN_MAX: usize = RECORD_LEN_MAX + 1 + 32;
 type Map<F> = MapStorage<u8, F, Cache<Uncached, Uncached, Uncached, u8>>;
 
 /// The record in a range of flash, at least two sectors that each hold a whole record.
-pub struct FlashStore<F: NorFlash> {
+pub struct FlashStore<'s, F: NorFlash> {
     map: Map<F>,
+    scratch: &'s mut Scratch,
+}
+
+/// The memory that records pass through on their way to flash and back.
+pub struct Scratch {
     item: [u8; ITEM_LEN_MAX],
     record: [u8; RECORD_LEN_MAX],
 }
@@ -48,15 +53,19 @@ pub enum LoadError<E> {
     Record(RecordError),
 }
 
-impl<F: NorFlash> FlashStore<F> {
+impl<'s, F: NorFlash> FlashStore<'s, F> {
     /// A store in `range` of `flash`, octet addresses.
     ///
     /// # Errors
     ///
     /// When the range is not made of whole sectors, or of fewer than two.
-    pub fn new(flash: F, range: Range<u32>) -> Result<Self, MapConfigError> {
+    pub fn new(
+        flash: F,
+        range: Range<u32>,
+        scratch: &'s mut Scratch,
+    ) -> Result<Self, MapConfigError> {
         let map = Map::new(flash, MapConfig::try_new(range)?, Cache::new_uncached());
-        Ok(Self { map, item: [0; ITEM_LEN_MAX], record: [0; RECORD_LEN_MAX] })
+        Ok(Self { map, scratch })
     }
 
     /// The newest durable record; `None` on a device that never had one.
@@ -66,15 +75,18 @@ impl<F: NorFlash> FlashStore<F> {
     /// [`LoadError`]. A device must not take it for "never had one": it would enroll anew and lose
     /// an identity that may still be there.
     pub async fn load(&mut self) -> Result<Option<Record>, LoadError<F::Error>> {
-        let found: Option<&[u8]> =
-            self.map.fetch_item(&mut self.item, &RECORD_KEY).await.map_err(LoadError::Flash)?;
+        let found: Option<&[u8]> = self
+            .map
+            .fetch_item(&mut self.scratch.item, &RECORD_KEY)
+            .await
+            .map_err(LoadError::Flash)?;
         found.map(Record::parse).transpose().map_err(LoadError::Record)
     }
 
     /// The last number that is reserved for sessions, for [`Generations::new`]; 0 where there is
     /// none, or none that can be read.
     pub fn reserved(&mut self) -> u64 {
-        let found = block_on(self.map.fetch_item::<u64>(&mut self.item, &RESERVED_KEY));
+        let found = block_on(self.map.fetch_item::<u64>(&mut self.scratch.item, &RESERVED_KEY));
         found.ok().flatten().unwrap_or(0)
     }
 
@@ -84,22 +96,43 @@ impl<F: NorFlash> FlashStore<F> {
     ///
     /// [`Failure::StorageUnavailable`]; the old number or the new one is reserved then.
     pub fn reserve(&mut self, end: u64) -> Result<(), Failure> {
-        block_on(self.map.store_item(&mut self.item, &RESERVED_KEY, &end))
+        block_on(self.map.store_item(&mut self.scratch.item, &RESERVED_KEY, &end))
             .map_err(|_| Failure::StorageUnavailable)
     }
 }
 
-impl<F: NorFlash> Storage for FlashStore<F> {
+impl Scratch {
+    /// Memory for one store.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { item: [0; ITEM_LEN_MAX], record: [0; RECORD_LEN_MAX] }
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scratch")
+    }
+}
+
+impl<F: NorFlash> Storage for FlashStore<'_, F> {
     async fn persist(&mut self, record: &Record) -> Result<(), Failure> {
-        let octets = record.emit(&mut self.record).map_err(|_| Failure::StorageUnavailable)?;
+        let octets =
+            record.emit(&mut self.scratch.record).map_err(|_| Failure::StorageUnavailable)?;
         self.map
-            .store_item(&mut self.item, &RECORD_KEY, &octets)
+            .store_item(&mut self.scratch.item, &RECORD_KEY, &octets)
             .await
             .map_err(|_| Failure::StorageUnavailable)
     }
 }
 
-impl<F: NorFlash> fmt::Debug for FlashStore<F> {
+impl<F: NorFlash> fmt::Debug for FlashStore<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlashStore").field("range", &self.map.flash_range()).finish_non_exhaustive()
     }
@@ -126,8 +159,8 @@ mod tests {
     /// The fewest sectors there may be, so that the ring turns often.
     const RANGE: Range<u32> = 0..2 * SECTOR_LEN;
 
-    fn store(flash: &mut FlashModel) -> FlashStore<&mut FlashModel> {
-        FlashStore::new(flash, RANGE).unwrap()
+    fn store(flash: &mut FlashModel) -> FlashStore<'static, &mut FlashModel> {
+        FlashStore::new(flash, RANGE, Box::leak(Box::default())).unwrap()
     }
 
     fn record(number: u64) -> Record {

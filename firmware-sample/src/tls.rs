@@ -188,6 +188,7 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
     }
 }
 
+#[inline(never)]
 /// The handshake; what it proved is in the ledger, and nowhere else.
 fn shake_hands<'a, T: Read + ReadReady + Write + 'a, E: Ecdsa, R: CryptoRngCore>(
     tls: &mut TlsConnection<'a, Gate<'a, T>, Aes128GcmSha256>,

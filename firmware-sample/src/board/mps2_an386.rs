@@ -26,6 +26,7 @@ mod uart;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use log::LevelFilter;
+use static_cell::StaticCell;
 
 use crate::board::{Board, BoardError, Ending, NoTpm, Parts, Stack, stack};
 use crate::console::Console;
@@ -43,6 +44,8 @@ pub use self::uart::Uart;
 pub enum Mps2An386 {}
 
 static CONSOLE: Console<Uart, FpgaClock> = Console::new(Uart, FpgaClock);
+
+static KEYS: StaticCell<SoftwareKeys<Region, Generator>> = StaticCell::new();
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -74,8 +77,9 @@ impl Board for Mps2An386 {
         flash: Region,
         _: Option<NoTpm>,
         random: Generator,
-    ) -> Result<Self::Keys, BoardError> {
-        Ok(SoftwareKeys::new(flash, 0, random)?)
+    ) -> Result<&'static mut Self::Keys, BoardError> {
+        let place = KEYS.try_uninit().ok_or(BoardError::Taken)?;
+        Ok(place.write(SoftwareKeys::new(flash, 0, random)?))
     }
 
     fn stack() -> Stack {

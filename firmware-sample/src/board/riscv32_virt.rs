@@ -26,6 +26,7 @@ mod virtio;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use log::LevelFilter;
+use static_cell::StaticCell;
 
 use crate::board::{Board, BoardError, Ending, Parts, Stack, stack};
 use crate::console::Console;
@@ -44,6 +45,8 @@ pub use self::uart::Uart;
 pub enum Riscv32Virt {}
 
 static CONSOLE: Console<Uart, VirtClock> = Console::new(Uart, VirtClock);
+
+static KEYS: StaticCell<TpmKeys<Region, Tis>> = StaticCell::new();
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -77,8 +80,13 @@ impl Board for Riscv32Virt {
         })
     }
 
-    fn keys(flash: Region, tpm: Option<Tis>, _: Generator) -> Result<Self::Keys, BoardError> {
-        Ok(TpmKeys::new(flash, 0, tpm.ok_or(BoardError::Taken)?)?)
+    fn keys(
+        flash: Region,
+        tpm: Option<Tis>,
+        _: Generator,
+    ) -> Result<&'static mut Self::Keys, BoardError> {
+        let place = KEYS.try_uninit().ok_or(BoardError::Taken)?;
+        Ok(place.write(TpmKeys::new(flash, 0, tpm.ok_or(BoardError::Taken)?)?))
     }
 
     fn stack() -> Stack {

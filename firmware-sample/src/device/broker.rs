@@ -11,7 +11,7 @@ use core::cell::Cell;
 
 use fleetcert_core::lifecycle::{Command, Phase};
 use fleetcert_core::policy::backoff_ms;
-use fleetcert_core::record::{Identity, Serial, Slot};
+use fleetcert_core::record::{Serial, Slot};
 use fleetcert_core::time::{Mono, Reading};
 use fleetcert_core::topic::Channel;
 use log::{debug, info, warn};
@@ -24,7 +24,7 @@ use crate::mqtt::{
     Session, birth,
 };
 use crate::store::Generations;
-use crate::tls::{TlsError, Workspace};
+use crate::tls::{KeyFault, TlsError, Workspace};
 
 use super::desk::Desk;
 use super::health::Health;
@@ -107,20 +107,30 @@ impl Lasting {
         self.dial_at
     }
 
-    /// Begins a session with an identity.
+    /// Begins a session with the slot's identity.
+    #[inline(never)]
     pub(super) fn dial<'l, 'd: 'l, B: Board>(
         &'l mut self,
         context: &Context<'d, B>,
+        desk: &Desk,
         workspace: &'l mut Workspace,
-        (slot, identity): (Slot, &Identity),
-        (phase, reading): (Phase, Reading),
+        slot: Slot,
+        reading: Reading,
     ) -> Result<Online<'l, B>, MqttError> {
         let target = context.broker().ok_or(MqttError::Introduction)?;
         let Self { outbox, generations, heard, health, .. } = self;
         let generation = generations.next(|end| context.reserve(end));
         let until_ms = context.now().plus_ms(EXCHANGE_MS_MAX).0;
-        let line = context.open(target, workspace, Some((slot, identity)), reading, until_ms);
-        let Line { stream, deadline_ms } = line.map_err(|error| unreached(&target.server, error))?;
+        let (serial, line) = desk
+            .identity(slot, |identity| {
+                let shown = Some((slot, identity));
+                let line = context.open(target, workspace, shown, reading, until_ms);
+                (identity.serial.clone(), line)
+            })
+            .ok_or(MqttError::Stream(TlsError::LocalKey(KeyFault::Lost)))?;
+        let Line { stream, deadline_ms } =
+            line.map_err(|error| unreached(&target.server, error))?;
+        let phase = desk.phase();
         let birth = birth(generation, phase.code()).unwrap_or_default();
         let introduction = Introduction {
             device_id: &context.factory.device_id,
@@ -131,7 +141,6 @@ impl Lasting {
         let session = Session::open(stream, introduction, outbox, context.now().0)?;
         info!("broker: connected, generation {generation}");
         health.begin();
-        let serial = identity.serial.clone();
         Ok(Online { session, deadline_ms, heard, health, generation, serial, phase })
     }
 

@@ -18,24 +18,24 @@ use core::task::Poll;
 use fleetcert_core::event::{Event, Failure};
 use fleetcert_core::lifecycle::{Command, Phase};
 use fleetcert_core::port::{Advice, Answer, Proof};
-use fleetcert_core::record::{Identity, Request, Slot};
+use fleetcert_core::record::{Identity, Record, Request, Slot};
 use fleetcert_core::time::{Mono, Reading, Wall};
 use heapless::Deque;
 
 /// Reports that wait to be told, at most; of more, the oldest are on the serial line only.
 const REPORTS_MAX: usize = 8;
 
-/// What the machine wants of the network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the machine wants of the network. The identities that it means are in the [`Desk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// The identity is to be used from now on.
-    Adopt { slot: Slot, identity: Identity },
-    /// The provisioner's advice about the identity.
-    Consult { slot: Slot, identity: Identity, reading: Reading },
-    /// A certificate for the key in `slot`, with the identity in use where there is one.
-    Enroll { slot: Slot, request: Request, current: Option<(Slot, Identity)>, reading: Reading },
-    /// Whether provisioner and broker accept the identity.
-    Prove { slot: Slot, identity: Identity, reading: Reading },
+    /// The slot's identity is to be used from now on.
+    Adopt { slot: Slot },
+    /// The provisioner's advice about the slot's identity.
+    Consult { slot: Slot, reading: Reading },
+    /// A certificate for the key in `slot`, asked for with the identity in use where there is one.
+    Enroll { slot: Slot, request: Request, current: Option<Slot>, reading: Reading },
+    /// Whether provisioner and broker accept the slot's identity.
+    Prove { slot: Slot, reading: Reading },
     /// No identity is to be used any more.
     Release,
 }
@@ -55,6 +55,7 @@ pub(super) enum Reply {
 
 /// What lies on the desk.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "an issued certificate: there is no heap")]
 enum Paper {
     Nothing,
     Order(Order),
@@ -73,6 +74,8 @@ struct View {
 #[derive(Debug)]
 pub(super) struct Desk {
     paper: RefCell<Paper>,
+    /// The identities of the durable record, by slot.
+    identities: RefCell<[Option<Identity>; 2]>,
     /// When the shell is to be woken, while it waits for nothing else.
     alarm: Cell<Option<Mono>>,
     command: Cell<Option<Command>>,
@@ -86,12 +89,30 @@ impl Desk {
     pub(super) const fn new(reading: Reading, at: Mono) -> Self {
         Self {
             paper: RefCell::new(Paper::Nothing),
+            identities: RefCell::new([const { None }; 2]),
             alarm: Cell::new(None),
             command: Cell::new(None),
             reports: RefCell::new(Deque::new()),
             view: Cell::new(View { phase: Phase::Unenrolled, reading, at }),
             is_over: Cell::new(false),
         }
+    }
+
+    /// For the shell: the identities that are durable from now on.
+    pub(super) fn file(&self, record: &Record) {
+        let Ok(mut identities) = self.identities.try_borrow_mut() else { return };
+        for (slot, place) in Slot::ALL.into_iter().zip(identities.iter_mut()) {
+            let identity = record.identity(slot);
+            if place.as_ref() != identity {
+                *place = identity.cloned();
+            }
+        }
+    }
+
+    /// For the driver: does something with the slot's identity, if it has one.
+    pub(super) fn identity<T>(&self, slot: Slot, with: impl FnOnce(&Identity) -> T) -> Option<T> {
+        let identities = self.identities.try_borrow().ok()?;
+        identities.get(slot.index())?.as_ref().map(with)
     }
 
     /// For the shell: gives an order and waits for what comes of it.

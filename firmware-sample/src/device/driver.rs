@@ -8,7 +8,7 @@ use core::task::{Context as Waking, Poll, Waker};
 use fleetcert_core::event::Failure;
 use fleetcert_core::lifecycle::{BrokerProof, Unexpected};
 use fleetcert_core::port::{Answer, Proof};
-use fleetcert_core::record::{Identity, Slot};
+use fleetcert_core::record::Slot;
 use fleetcert_core::time::{Mono, Reading};
 use log::{error, info, warn};
 
@@ -40,8 +40,8 @@ pub(super) struct MachineRoom<'d, 's, B: Board> {
     pub(super) context: Context<'d, B>,
     pub(super) desk: &'d Desk,
     pub(super) shell: Shell<'s>,
-    /// The identity that sessions begin with.
-    pub(super) in_use: Option<(Slot, Identity)>,
+    /// Whose identity sessions begin with.
+    pub(super) in_use: Option<Slot>,
     pub(super) stack_peak: usize,
     pub(super) is_wiped: bool,
 }
@@ -57,125 +57,119 @@ impl<B: Board> Driver<'_, '_, B> {
             self.machine.turn()?;
             if let Some(order) = self.machine.desk.take_order() {
                 self.perform(order)?;
-            } else if self.dial_at().is_some_and(|at| at <= self.machine.context.now()) {
-                self.meet_broker()?;
             } else {
-                self.machine.rest(self.dial_at());
+                self.idle()?;
             }
         }
     }
 
+    #[inline(never)]
     fn perform(&mut self, order: Order) -> Result<(), Unexpected> {
-        let reply = match order {
-            Order::Adopt { slot, identity } => Reply::Done(self.machine.adopt(slot, identity)),
-            Order::Consult { slot, identity, reading } => {
-                Reply::Consulted(self.provisioner(reading).advice(slot, &identity))
+        let desk = self.machine.desk;
+        match order {
+            Order::Adopt { slot } => desk.answer(Reply::Done(self.machine.adopt(slot))),
+            Order::Consult { slot, reading } => {
+                desk.answer(Reply::Consulted(self.provisioner(reading).advice(slot)));
             }
             Order::Enroll { slot, request, current, reading } => {
-                let current = current.as_ref().map(|(slot, identity)| (*slot, identity));
-                Reply::Enrolled(self.provisioner(reading).enroll(slot, &request, current))
+                let answer = self.provisioner(reading).enroll(slot, &request, current);
+                desk.answer(Reply::Enrolled(answer));
             }
-            Order::Prove { slot, identity, reading } => return self.prove(slot, &identity, reading),
+            Order::Prove { slot, reading } => self.prove(slot, reading)?,
             Order::Release => {
                 self.machine.in_use = None;
-                Reply::Done(Ok(()))
+                desk.answer(Reply::Done(Ok(())));
             }
-        };
-        self.machine.desk.answer(reply);
+        }
         Ok(())
     }
 
     fn provisioner(&mut self, reading: Reading) -> Provisioner<'_, '_, B> {
-        let context = self.machine.context;
-        Provisioner { context, workspace: self.workspace, memory: self.memory, reading }
+        let MachineRoom { context, desk, .. } = self.machine;
+        Provisioner { context, desk, workspace: self.workspace, memory: self.memory, reading }
     }
 
     /// The provisioner first: a broker is shown only what the provisioner saw to be right.
-    fn prove(
-        &mut self,
-        slot: Slot,
-        identity: &Identity,
-        reading: Reading,
-    ) -> Result<(), Unexpected> {
-        let Answer { outcome, server_time } = self.provisioner(reading).whoami(slot, identity);
-        let proven = |outcome| Reply::Proven(Answer { outcome, server_time });
-        let proof = |serial, broker| proven(Ok(Proof { serial, broker }));
-        let reply = match outcome {
-            Err(failure) => proven(Err(failure)),
-            Ok(serial) if serial != identity.serial => proof(serial, BrokerProof::Unreachable),
-            Ok(serial) if self.machine.context.broker().is_none() => {
-                proof(serial, BrokerProof::NotConfigured)
-            }
-            Ok(serial) => {
-                let connected = proof(serial.clone(), BrokerProof::Connected);
-                match self.switch(slot, identity, reading, connected)? {
-                    // It was answered when the session began.
-                    None => return Ok(()),
-                    Some(Failure::Unreachable) => proof(serial, BrokerProof::Unreachable),
-                    Some(failure) => proven(Err(failure)),
-                }
+    fn prove(&mut self, slot: Slot, reading: Reading) -> Result<(), Unexpected> {
+        let desk = self.machine.desk;
+        let Answer { outcome, server_time } = self.provisioner(reading).whoami(slot);
+        let answer = |outcome| desk.answer(Reply::Proven(Answer { outcome, server_time }));
+        let serial = match outcome {
+            Ok(serial) => serial,
+            Err(failure) => {
+                answer(Err(failure));
+                return Ok(());
             }
         };
-        self.machine.desk.answer(reply);
-        Ok(())
-    }
-
-    /// Begins a session with an identity that is to be proven, gives `connected` for an answer, and
-    /// keeps the session as long as it is good; or says what the broker's verdict is.
-    fn switch(
-        &mut self,
-        slot: Slot,
-        identity: &Identity,
-        reading: Reading,
-        connected: Reply,
-    ) -> Result<Option<Failure>, Unexpected> {
-        let Self { machine, workspace, lasting, .. } = self;
-        let (since, phase) = (machine.context.now(), machine.desk.phase());
-        let online = match lasting.dial(&machine.context, workspace, (slot, identity), (phase, reading)) {
-            Ok(online) => online,
-            Err(why) => {
-                warn!("broker: {why}");
-                return Ok(Some(match why.into() {
+        let proof = |broker| Ok(Proof { serial: serial.clone(), broker });
+        let is_seen = desk.identity(slot, |identity| identity.serial == serial) == Some(true);
+        if !is_seen {
+            answer(proof(BrokerProof::Unreachable));
+        } else if self.machine.context.broker().is_none() {
+            answer(proof(BrokerProof::NotConfigured));
+        } else {
+            let verdict =
+                self.meet_broker(slot, reading, || answer(proof(BrokerProof::Connected)))?;
+            match verdict {
+                // It was answered when the session began.
+                None => {}
+                Some(
                     verdict @ (Failure::OurIdentityRefused
                     | Failure::KeyLost
-                    | Failure::KeyUnavailable) => verdict,
-                    // Nothing of this is about us: a broker that is away, or is not the broker.
-                    _ => Failure::Unreachable,
-                }));
+                    | Failure::KeyUnavailable),
+                ) => answer(Err(verdict)),
+                // Nothing of this is about us: a broker that is away, or is not the broker.
+                Some(_) => answer(proof(BrokerProof::Unreachable)),
             }
-        };
-        machine.desk.answer(connected);
-        let ending = machine.attend(online)?;
-        lasting.ended(&machine.context, ending, since);
-        Ok(None)
+        }
+        Ok(())
     }
 
-    /// When the broker may be tried, if there is one, and an identity to come with.
-    fn dial_at(&self) -> Option<Mono> {
-        let MachineRoom { context, in_use, .. } = &self.machine;
-        (context.broker().is_some() && in_use.is_some()).then(|| self.lasting.dial_at())
+    /// The machine wants nothing: time for the broker, if there is one and an identity to come
+    /// with, and if it may be tried.
+    fn idle(&mut self) -> Result<(), Unexpected> {
+        let MachineRoom { context, desk, in_use, .. } = self.machine;
+        let now = context.now();
+        let due = in_use.filter(|_| context.broker().is_some());
+        match due.map(|slot| (slot, self.lasting.dial_at())) {
+            Some((slot, at)) if at <= now => {
+                self.meet_broker(slot, desk.reading(now), || {})?;
+            }
+            Some((_, at)) => self.machine.rest(Some(at)),
+            None => self.machine.rest(None),
+        }
+        Ok(())
     }
 
-    /// A session with the identity in use, from its beginning to its end.
-    fn meet_broker(&mut self) -> Result<(), Unexpected> {
+    /// A session with the slot's identity, from its beginning, of which `begun` is told, to its end;
+    /// or why none came about.
+    #[inline(never)]
+    fn meet_broker(
+        &mut self,
+        slot: Slot,
+        reading: Reading,
+        begun: impl FnOnce(),
+    ) -> Result<Option<Failure>, Unexpected> {
         let Self { machine, workspace, lasting, .. } = self;
-        let MachineRoom { context, desk, in_use, .. } = &*machine;
-        let Some((slot, identity)) = in_use else { return Ok(()) };
+        let MachineRoom { context, desk, .. } = *machine;
         let since = context.now();
-        let knows = (desk.phase(), desk.reading(since));
-        let ending = match lasting.dial(context, workspace, (*slot, identity), knows) {
-            Ok(online) => machine.attend(online)?,
+        let (ending, failure) = match lasting.dial(&context, desk, workspace, slot, reading) {
+            Ok(online) => {
+                begun();
+                (machine.attend(online)?, None)
+            }
             Err(why) => {
                 warn!("broker: {why}");
-                Ending::Lost
+                (Ending::Lost, Some(why.into()))
             }
         };
-        lasting.ended(&machine.context, ending, since);
-        Ok(())
+        lasting.ended(&context, ending, since);
+        Ok(failure)
     }
 }
 
 impl<B: Board> MachineRoom<'_, '_, B> {
+    #[inline(never)]
     /// Lets the shell go on as far as it can, and does what its state asks for.
     fn turn(&mut self) -> Result<(), Unexpected> {
         match self.shell.as_mut().poll(&mut Waking::from_waker(Waker::noop())) {
@@ -195,9 +189,10 @@ impl<B: Board> MachineRoom<'_, '_, B> {
         loop {
             self.turn()?;
             match self.desk.take_order_if(|order| matches!(order, Order::Adopt { .. })) {
-                Some(Order::Adopt { slot, identity }) => {
-                    let is_same = identity.serial == *online.serial();
-                    let adopted = self.adopt(slot, identity);
+                Some(Order::Adopt { slot }) => {
+                    let is_same = self.desk.identity(slot, |i| i.serial == *online.serial());
+                    let is_same = is_same == Some(true);
+                    let adopted = self.adopt(slot);
                     let is_other = adopted.is_ok() && !is_same;
                     self.desk.answer(Reply::Done(adopted));
                     if is_other {
@@ -224,10 +219,10 @@ impl<B: Board> MachineRoom<'_, '_, B> {
     }
 
     /// Takes an identity into use whose key is there.
-    fn adopt(&mut self, slot: Slot, identity: Identity) -> Result<(), Failure> {
+    fn adopt(&mut self, slot: Slot) -> Result<(), Failure> {
         let mut keys = self.context.keys.try_borrow_mut().map_err(|_| Failure::KeyUnavailable)?;
         keys.probe(slot)?;
-        self.in_use = Some((slot, identity));
+        self.in_use = Some(slot);
         Ok(())
     }
 

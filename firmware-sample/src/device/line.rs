@@ -39,8 +39,8 @@ pub(super) type Stream<'l, B> = tls::Connection<'l, Tcp<'l, B>>;
 pub(super) struct Context<'d, B: Board> {
     pub(super) clock: B::Clock,
     pub(super) net: &'d Net<'static, B::Link, B::Clock>,
-    pub(super) keys: &'d RefCell<B::Keys>,
-    pub(super) store: &'d RefCell<FlashStore<B::Flash>>,
+    pub(super) keys: &'d RefCell<&'static mut B::Keys>,
+    pub(super) store: &'d RefCell<FlashStore<'static, B::Flash>>,
     pub(super) factory: &'d Factory<'d>,
     pub(super) verifier: &'d Verifier<'d, B::Ecdsa>,
     pub(super) random: &'d RefCell<Generator>,
@@ -104,6 +104,7 @@ impl<'d, B: Board> Context<'d, B> {
         store.map_err(|_| Failure::StorageUnavailable)?.reserve(end)
     }
 
+    #[inline(never)]
     /// Opens a connection until `deadline_ms`, with an identity to show or with none.
     pub(super) fn open<'l>(
         &self,
@@ -147,7 +148,7 @@ impl<'d, B: Board> Context<'d, B> {
 }
 
 fn sign<K: KeyStore>(
-    keys: &RefCell<K>,
+    keys: &RefCell<&mut K>,
     slot: Slot,
     digest: &[u8; 32],
 ) -> Result<[u8; 64], KeyFault> {

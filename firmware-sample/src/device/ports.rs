@@ -5,14 +5,16 @@ use core::cell::RefCell;
 
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::event::{Event, Failure};
-use fleetcert_core::port::{Advice, Answer, Clock, Keys, Peers, Proof, Reports, Storage, Wait, Wake};
+use fleetcert_core::port::{
+    Advice, Answer, Clock, Keys, Peers, Proof, Reports, Storage, Wait, Wake,
+};
 use fleetcert_core::record::{Identity, KeySource, Record, Request, Slot};
 use fleetcert_core::time::{Mono, Now, Reading, Wall};
 use log::Level;
 
+use super::shim::code;
 use crate::blocking::block_on;
 use crate::board;
-use super::shim::code;
 use crate::store::FlashStore;
 
 use super::desk::{Desk, Order, Reply};
@@ -22,26 +24,27 @@ pub(super) struct BoardClock<C>(pub(super) C);
 
 impl<C: board::Clock> Clock for BoardClock<C> {
     fn now(&mut self) -> Now {
-        Now {
-            mono: Mono(self.0.now_ms()),
-            wall: self.0.wall_s().map(Wall),
-            synchronised: false,
-        }
+        Now { mono: Mono(self.0.now_ms()), wall: self.0.wall_s().map(Wall), synchronised: false }
     }
 }
 
 /// The record's store, which the driver uses too: for the generations of sessions.
-pub(super) struct SharedStore<'d, F: NorFlash>(pub(super) &'d RefCell<FlashStore<F>>);
+pub(super) struct SharedStore<'d, F: NorFlash> {
+    pub(super) store: &'d RefCell<FlashStore<'static, F>>,
+    pub(super) desk: &'d Desk,
+}
 
 impl<F: NorFlash> Storage for SharedStore<'_, F> {
     async fn persist(&mut self, record: &Record) -> Result<(), Failure> {
-        let mut store = self.0.try_borrow_mut().map_err(|_| Failure::StorageUnavailable)?;
-        block_on(store.persist(record))
+        let mut store = self.store.try_borrow_mut().map_err(|_| Failure::StorageUnavailable)?;
+        block_on(store.persist(record))?;
+        self.desk.file(record);
+        Ok(())
     }
 }
 
 /// The key store, which the driver uses too: to sign.
-pub(super) struct SharedKeys<'d, K>(pub(super) &'d RefCell<K>);
+pub(super) struct SharedKeys<'d, K: 'static>(pub(super) &'d RefCell<&'static mut K>);
 
 impl<K: Keys> Keys for SharedKeys<'_, K> {
     async fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
@@ -78,34 +81,29 @@ impl Peers for RemotePeers<'_> {
         current: Option<(Slot, &Identity)>,
         reading: Reading,
     ) -> Answer<Identity> {
-        let current = current.map(|(slot, identity)| (slot, identity.clone()));
+        let current = current.map(|(slot, _)| slot);
         match self.0.ask(Order::Enroll { slot, request: *request, current, reading }).await {
             Some(Reply::Enrolled(answer)) => answer,
             _ => Answer::failed(UNANSWERED),
         }
     }
 
-    async fn prove(&mut self, slot: Slot, identity: &Identity, reading: Reading) -> Answer<Proof> {
-        match self.0.ask(Order::Prove { slot, identity: identity.clone(), reading }).await {
+    async fn prove(&mut self, slot: Slot, _: &Identity, reading: Reading) -> Answer<Proof> {
+        match self.0.ask(Order::Prove { slot, reading }).await {
             Some(Reply::Proven(answer)) => answer,
             _ => Answer::failed(UNANSWERED),
         }
     }
 
-    async fn consult(
-        &mut self,
-        slot: Slot,
-        identity: &Identity,
-        reading: Reading,
-    ) -> Answer<Advice> {
-        match self.0.ask(Order::Consult { slot, identity: identity.clone(), reading }).await {
+    async fn consult(&mut self, slot: Slot, _: &Identity, reading: Reading) -> Answer<Advice> {
+        match self.0.ask(Order::Consult { slot, reading }).await {
             Some(Reply::Consulted(answer)) => answer,
             _ => Answer::failed(UNANSWERED),
         }
     }
 
-    async fn adopt(&mut self, slot: Slot, identity: &Identity, _: Reading) -> Result<(), Failure> {
-        self.done(Order::Adopt { slot, identity: identity.clone() }).await
+    async fn adopt(&mut self, slot: Slot, _: &Identity, _: Reading) -> Result<(), Failure> {
+        self.done(Order::Adopt { slot }).await
     }
 
     async fn release(&mut self) -> Result<(), Failure> {

@@ -25,6 +25,7 @@ use crate::http::{BUFFER_LEN, Client, Credential, Deadline, HttpError, Parties, 
 use crate::keystore::{INTRODUCTION_LEN_MAX, Introduction, KeyStore as _, SPKI_LEN};
 use crate::tls::{TlsError, Workspace};
 
+use super::desk::Desk;
 use super::line::{Context, EXCHANGE_MS_MAX, Line, LineError, Stream, key_fault};
 
 /// Octets of a request for a certificate without its attributes, at most.
@@ -32,7 +33,8 @@ const REQUEST_LEN_MAX: usize = 512;
 
 /// Octets of what an enrollment is made in: first an introduction, then evidence and a request that
 /// carries it.
-const DRAFT_LEN: usize = max(INTRODUCTION_LEN_MAX, 2 * EVIDENCE_ATTRIBUTE_LEN_MAX + REQUEST_LEN_MAX);
+const DRAFT_LEN: usize =
+    max(INTRODUCTION_LEN_MAX, 2 * EVIDENCE_ATTRIBUTE_LEN_MAX + REQUEST_LEN_MAX);
 
 /// Octets of the provisioner's host and port, at most.
 const HOST_LEN_MAX: usize = crate::factory::HOST_LEN_MAX + 6;
@@ -49,6 +51,7 @@ pub(super) struct Memory {
 /// The provisioner, as this device speaks to it.
 pub(super) struct Provisioner<'e, 'd, B: Board> {
     pub(super) context: Context<'d, B>,
+    pub(super) desk: &'d Desk,
     pub(super) workspace: &'e mut Workspace,
     pub(super) memory: &'e mut Memory,
     /// What the machine knows of the time.
@@ -68,12 +71,13 @@ struct Evidence {
 }
 
 impl<B: Board> Provisioner<'_, '_, B> {
+    #[inline(never)]
     /// Asks for a certificate for the key in `slot`.
     pub(super) fn enroll(
         &mut self,
         slot: Slot,
         request: &Request,
-        current: Shown<'_>,
+        current: Option<Slot>,
     ) -> Answer<Identity> {
         let shown = current.filter(|_| request.kind != Kind::First);
         let context = self.context;
@@ -83,32 +87,48 @@ impl<B: Board> Provisioner<'_, '_, B> {
             Err(_) => return Answer::failed(Failure::KeyUnavailable),
         };
         let applicant = Applicant { context, slot, request, spki: &spki };
-        self.exchange(shown, |client, draft| applicant.enroll(client, draft))
+        self.exchange(shown, |client, draft, _| applicant.enroll(client, draft))
     }
 
+    #[inline(never)]
     /// Asks which certificate the provisioner sees when this identity is shown.
-    pub(super) fn whoami(&mut self, slot: Slot, identity: &Identity) -> Answer<Serial> {
+    pub(super) fn whoami(&mut self, slot: Slot) -> Answer<Serial> {
         let mut nonce = [0; NONCE_LEN];
         match self.context.random.try_borrow_mut() {
             Ok(mut random) => random.fill_bytes(&mut nonce),
             Err(_) => return Answer::failed(Failure::KeyUnavailable),
         }
-        self.exchange(Some((slot, identity)), |client, _| client.whoami(&nonce))
+        self.exchange(Some(slot), |client, _, _| client.whoami(&nonce))
     }
 
+    #[inline(never)]
     /// Asks for the time, and when to renew the identity.
-    pub(super) fn advice(&mut self, slot: Slot, identity: &Identity) -> Answer<Advice> {
-        let certificate = &identity.certificate;
-        self.exchange(Some((slot, identity)), |client, _| client.renewal_info(certificate))
+    pub(super) fn advice(&mut self, slot: Slot) -> Answer<Advice> {
+        self.exchange(Some(slot), |client, _, certificate| client.renewal_info(certificate))
     }
 
-    /// One connection, and what is asked over it.
+    /// One connection, and what is asked over it: with the certificate that was shown, if one was.
     fn exchange<T>(
         &mut self,
-        shown: Shown<'_>,
-        ask: impl FnOnce(&mut Exchange<'_, '_, B>, &mut [u8; DRAFT_LEN]) -> Told<T>,
+        shown: Option<Slot>,
+        ask: impl FnOnce(&mut Exchange<'_, '_, B>, &mut [u8; DRAFT_LEN], &[u8]) -> Told<T>,
     ) -> Answer<T> {
-        let Self { context, workspace, memory, reading } = self;
+        let desk = self.desk;
+        match shown {
+            Some(slot) => desk
+                .identity(slot, |identity| self.exchange_as(Some((slot, identity)), ask))
+                .unwrap_or(Answer::failed(Failure::KeyLost)),
+            None => self.exchange_as(None, ask),
+        }
+    }
+
+    fn exchange_as<T>(
+        &mut self,
+        shown: Shown<'_>,
+        ask: impl FnOnce(&mut Exchange<'_, '_, B>, &mut [u8; DRAFT_LEN], &[u8]) -> Told<T>,
+    ) -> Answer<T> {
+        let Self { context, workspace, memory, reading, .. } = self;
+        let certificate = shown.map_or(&[][..], |(_, identity)| &identity.certificate);
         let server = context.factory.provisioner;
         let at_ms = context.now().plus_ms(EXCHANGE_MS_MAX).0;
         let target = context.provisioner();
@@ -128,7 +148,7 @@ impl<B: Board> Provisioner<'_, '_, B> {
         let told = {
             let mut client =
                 Client::new(&mut stream, validity, parties, deadline, &mut memory.message);
-            ask(&mut client, &mut memory.draft)
+            ask(&mut client, &mut memory.draft, certificate)
         };
         if let Err(error) = &told.outcome {
             warn!("provisioner {host}: {error}");
@@ -182,6 +202,7 @@ impl<B: Board> Applicant<'_, '_, B> {
         }
     }
 
+    #[inline(never)]
     /// Has the key's place proven, where it is in a TPM. The attribute lies at the front of `draft`.
     fn attest(
         &self,
@@ -221,9 +242,11 @@ impl<B: Board> Applicant<'_, '_, B> {
         Told { outcome, server_time }
     }
 
+    #[inline(never)]
     /// A PKCS#10 request for the key, signed by it (RFC 2986).
     fn sign<'o>(&self, attribute: &[u8], out: &'o mut [u8]) -> Result<&'o [u8], HttpError> {
-        let unwritten = |_| HttpError::from(TlsError::LocalKey(key_fault(&Failure::KeyUnavailable)));
+        let unwritten =
+            |_| HttpError::from(TlsError::LocalKey(key_fault(&Failure::KeyUnavailable)));
         let device_id = &self.context.factory.device_id;
         let request =
             UnsignedRequest::new(device_id, self.spki, attribute, out).map_err(unwritten)?;

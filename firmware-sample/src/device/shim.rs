@@ -1,6 +1,7 @@
 //! throwaway
 use fleetcert_core::event::Event;
-pub(super) fn code(e: &Event) -> &'static str { match e {
+pub(super) fn code(e: &Event) -> &'static str {
+    match e {
         Event::Adopted { .. } => "adopted",
         Event::CandidateDiscarded { .. } => "candidate-discarded",
         Event::ClockJudged { .. } => "clock-judged",
@@ -12,4 +13,5 @@ pub(super) fn code(e: &Event) -> &'static str { match e {
         Event::Proven { .. } => "proven",
         Event::Quarantined => "quarantined",
         Event::Requested { .. } => "requested",
-} }
+    }
+}
