@@ -78,8 +78,12 @@ impl DerSignature {
     }
 
     fn push(&mut self, octets: &[u8]) {
-        self.octets[self.len..self.len + octets.len()].copy_from_slice(octets);
-        self.len += octets.len();
+        // There is room for every signature: two numbers of 33 octets at most, and three heads.
+        let free = self.octets.get_mut(self.len..).unwrap_or_default();
+        if let Some(place) = free.get_mut(..octets.len()) {
+            place.copy_from_slice(octets);
+            self.len += octets.len();
+        }
     }
 }
 
@@ -92,7 +96,7 @@ impl Default for DerSignature {
 
 impl AsRef<[u8]> for DerSignature {
     fn as_ref(&self) -> &[u8] {
-        &self.octets[..self.len]
+        self.octets.get(..self.len).unwrap_or_default()
     }
 }
 

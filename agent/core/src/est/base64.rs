@@ -133,7 +133,7 @@ pub fn decode_in_place(body: &mut [u8]) -> Result<&mut [u8], DecodeError> {
     }
     match (quartet.len, written) {
         (0, 0) => Err(DecodeError::Empty),
-        (0, _) => Ok(body.split_at_mut(written).0),
+        (0, _) => Ok(body.get_mut(..written).unwrap_or_default()),
         _ => Err(DecodeError::Truncated),
     }
 }
@@ -185,7 +185,7 @@ fn strip_armour(body: &[u8]) -> Result<(usize, usize), DecodeError> {
         return Ok((0, body.len()));
     };
     let label_len = find(label, ARMOUR_TAIL).ok_or(DecodeError::Armour)?;
-    let (label, inside) = label.split_at(label_len);
+    let (label, inside) = label.split_at_checked(label_len).ok_or(DecodeError::Armour)?;
     let inside = inside.strip_prefix(ARMOUR_TAIL).ok_or(DecodeError::Armour)?;
     let digits = find(inside, ARMOUR_END).ok_or(DecodeError::Armour)?;
     let after = inside

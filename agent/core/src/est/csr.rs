@@ -246,7 +246,7 @@ impl<'b> UnsignedRequest<'b> {
         let request = buffer.get_mut(..needed).ok_or(too_small)?;
         let head = needed - content;
         request.copy_within(..info, head);
-        let (front, back) = request.split_at_mut(head + info);
+        let (front, back) = request.split_at_mut_checked(head + info).ok_or(too_small)?;
         write(front, |writer| open(writer, Tag::Sequence, content)).map_err(|_| too_small)?;
         write(back, |writer| {
             writer.write(&ECDSA_WITH_SHA256)?;

@@ -156,10 +156,11 @@ impl<'b> RequestWriter<'b> {
     }
 
     fn put(&mut self, octets: &[u8]) -> Result<(), RequestError> {
-        self.fill(octets.len(), |out| {
-            out.copy_from_slice(octets);
-            Some(octets.len())
-        })
+        let too_small = RequestError::Buffer { found: self.buffer.len() };
+        let free = self.buffer.get_mut(self.len..).ok_or(too_small)?;
+        free.get_mut(..octets.len()).ok_or(too_small)?.copy_from_slice(octets);
+        self.len += octets.len();
+        Ok(())
     }
 
     fn put_decimal(&mut self, number: usize) -> Result<(), RequestError> {

@@ -58,7 +58,7 @@ pub(super) fn write<'o>(
     let len = u16::try_from(body_len).ok()?.to_be_bytes();
     let out = out.get_mut(..content_len(body_len))?;
     let (front, rest) = out.split_at_mut(HEAD_LEN + LENGTH_LEN);
-    let (body, rest) = rest.split_at_mut(body_len);
+    let (body, rest) = rest.split_at_mut_checked(body_len)?;
     put(front, &[&head, &len]);
     put(body, parts);
     put(rest, &[&digest(head, len, body), &[ERASED; PIECE_LEN]]);
