@@ -37,6 +37,7 @@ mod challenge;
 mod cms;
 mod device;
 mod est;
+mod linger;
 mod route;
 pub mod server;
 mod stall;

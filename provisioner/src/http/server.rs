@@ -16,7 +16,12 @@ use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Durati
 use bytes::Bytes;
 use futures_rustls::{TlsAcceptor, server::TlsStream};
 use http_body_util::Full;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response,
+    body::{Body, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use smol::{
     Executor,
     channel::{Receiver, Sender},
@@ -26,7 +31,10 @@ use smol::{
 };
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
-use super::stall::Stall;
+use super::{
+    linger::{Heard, Linger},
+    stall::Stall,
+};
 use crate::{
     clock::{timer, within},
     config, tls,
@@ -58,12 +66,18 @@ pub struct Limits {
     pub request: Duration,
     /// Time that a write may wait for the peer to read on.
     pub stall: Duration,
+    /// Time that a peer whose request was not read to its end gets to end, once it is answered.
+    pub linger: Duration,
+    /// Octets that it may still send meanwhile.
+    pub linger_len_max: usize,
     /// Time that requests in flight get to finish when the service stops.
     pub drain: Duration,
 }
 
 impl Default for Limits {
-    /// Ten seconds for each step; a body of 64 KiB holds any certification request.
+    /// Ten seconds for each step, two for an end that has been announced; a body of 64 KiB holds any
+    /// certification request, and one that does not was meant for another service: of 4 MiB, most
+    /// are heard out.
     fn default() -> Self {
         let step = Duration::from_secs(10);
         Self {
@@ -73,6 +87,8 @@ impl Default for Limits {
             head: step,
             request: step,
             stall: step,
+            linger: Duration::from_secs(2),
+            linger_len_max: 4 * 1024 * 1024,
             drain: step,
         }
     }
@@ -225,14 +241,17 @@ impl<H: Handler> Shared<H> {
         identity: Option<&Identity>,
         stopped: Receiver<()>,
     ) {
-        let service = service_fn(|request| self.handler.handle(identity, request));
+        let heard = Heard::default();
+        let service = service_fn(|request| self.answer(identity, request, &heard));
+        let tls = Stall::new(tls, self.limits.stall);
+        let stream = FuturesIo::new(Linger::new(tls, &heard, self.limits));
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(SmolTimer::new())
                 .header_read_timeout(self.limits.head)
                 .max_buf_size(HEAD_LEN_MAX)
                 .max_headers(HEAD_FIELDS_MAX)
-                .serve_connection(FuturesIo::new(Stall::new(tls, self.limits.stall)), service)
+                .serve_connection(stream, service)
         );
         let stop = async {
             let _closed = stopped.recv().await;
@@ -248,5 +267,19 @@ impl<H: Handler> Shared<H> {
         if let Err(error) = served {
             log::debug!("{peer}: connection ended: {error}");
         }
+    }
+    /// Answers one request. That its body was read to the end is known of none that is refused.
+    async fn answer(
+        &self,
+        identity: Option<&Identity>,
+        request: Request<Incoming>,
+        heard: &Heard,
+    ) -> Result<Response<Full<Bytes>>, Silence> {
+        let has_body = !request.body().is_end_stream();
+        let answer = self.handler.handle(identity, request).await?;
+        if !has_body || answer.status().is_success() {
+            heard.all();
+        }
+        Ok(answer)
     }
 }

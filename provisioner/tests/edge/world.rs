@@ -410,6 +410,11 @@ impl Connection {
         self.0.write_all(octets.as_ref()).unwrap();
     }
 
+    /// Whether these octets can be sent, as far as we can tell.
+    pub(crate) fn goes_out(&mut self, octets: &[u8]) -> bool {
+        self.0.write_all(octets).and_then(|()| self.0.flush()).is_ok()
+    }
+
     /// Reads one answer, to the end of its body.
     pub(crate) fn answer(&mut self) -> io::Result<Answer> {
         let mut head = Vec::new();
