@@ -119,6 +119,7 @@ impl Lasting {
     ) -> Result<Online<'l, B>, MqttError> {
         let target = context.broker().ok_or(MqttError::Introduction)?;
         let Self { outbox, generations, heard, health, .. } = self;
+        health.begin(outbox);
         let generation = generations.next(|end| context.reserve(end));
         let until_ms = context.now().plus_ms(EXCHANGE_MS_MAX).0;
         let (serial, line) = desk
@@ -140,7 +141,6 @@ impl Lasting {
         };
         let session = Session::open(stream, introduction, outbox, context.now().0)?;
         info!("broker: connected, generation {generation}");
-        health.begin();
         Ok(Online { session, deadline_ms, heard, health, generation, serial, phase })
     }
 

@@ -9,7 +9,7 @@ use fleetcert_core::time::Mono;
 use fleetcert_core::topic::{Channel, DataPath};
 use log::info;
 
-use crate::mqtt::{Session, Stream, Ticket, telemetry};
+use crate::mqtt::{Outbox, Session, Stream, Ticket, telemetry};
 
 /// The topic below the device's `data`.
 const TOPIC: &str = "health";
@@ -32,9 +32,13 @@ impl Health {
         Self { number: 0, next_at: Mono(0), on_its_way: None }
     }
 
-    /// A session begins: the fleet hears at once.
-    pub(super) const fn begin(&mut self) {
+    /// A session is about to begin: the fleet hears at once. What `outbox` has let go, the broker has:
+    /// it said so while we took leave of it, and nobody was there to be told.
+    pub(super) fn begin(&mut self, outbox: &Outbox) {
         self.next_at = Mono(0);
+        if let Some((ticket, _)) = self.on_its_way.filter(|(ticket, _)| !outbox.holds(*ticket)) {
+            self.acknowledged(ticket);
+        }
     }
 
     /// When there is something to tell.

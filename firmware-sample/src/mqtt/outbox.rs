@@ -110,6 +110,13 @@ impl Outbox {
         Ok(Ticket(ticket))
     }
 
+    /// Whether a message is on its way still: no broker has acknowledged it.
+    #[must_use]
+    pub fn holds(&self, ticket: Ticket) -> bool {
+        let is_it = |slot: &Slot| slot.stage != Stage::Empty && slot.ticket == ticket.0;
+        self.messages.iter().any(is_it)
+    }
+
     /// Messages that no broker has acknowledged.
     #[must_use]
     pub fn unacknowledged(&self) -> usize {

@@ -355,11 +355,13 @@ fn a_planned_end_is_said_and_late_acknowledgements_are_taken() {
     let (mut broker, mut outbox) = (Broker::new(&[]), Outbox::new());
     let device_id = id();
     let mut session = open(&mut broker, &device_id, &mut outbox).unwrap();
-    session.publish(data("x"), b"m", false).unwrap();
+    let ticket = session.publish(data("x"), b"m", false).unwrap();
     session.poll(0).unwrap();
+    assert!(session.outbox.holds(ticket));
     session.stream.says = [&message(0x32, "t", Some(1), b"m")[..], &[0x40, 2, 0, 1]].concat();
     assert!(session.close().heard.ends_with(&DISCONNECT));
     assert_eq!(outbox.unacknowledged(), 0);
+    assert!(!outbox.holds(ticket), "whoever asks learns that it has arrived");
 }
 
 #[test]
