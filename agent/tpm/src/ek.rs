@@ -186,7 +186,7 @@ impl EkTemplate {
         len: usize,
     ) -> Option<usize> {
         let unique_at = self.shape().unique_at(template.get(..len)?)?;
-        let mut writer = Writer::new(&mut template[unique_at..]);
+        let mut writer = Writer::new(template.get_mut(unique_at..)?);
         self.shape().write_unique(Unique::Padded(nonce), &mut writer);
         Some(unique_at + writer.finish().ok()?)
     }

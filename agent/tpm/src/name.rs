@@ -85,7 +85,8 @@ impl Name {
             Ordering::Equal => {}
         }
         let mut name = Self { octets: [0; NAME_LEN_MAX], alg };
-        name.octets[..found].copy_from_slice(octets);
+        let place = name.octets.get_mut(..found).ok_or(NameError::TooLong { found })?;
+        place.copy_from_slice(octets);
         Ok(name)
     }
 

@@ -94,7 +94,7 @@ impl Nonce {
     }
 
     fn as_bytes(&self) -> &[u8] {
-        &self.octets[..self.len]
+        self.octets.get(..self.len).unwrap_or_default()
     }
 }
 

@@ -125,7 +125,7 @@ impl<T> Tpm<T> {
 
     /// What has been answered. Only the last answer's ranges make sense.
     fn parameters(&self, answer: &Answer) -> Reader<'_> {
-        Reader::new(&self.buffer[answer.parameters.clone()])
+        Reader::new(self.buffer.get(answer.parameters.clone()).unwrap_or_default())
     }
 }
 
@@ -185,7 +185,8 @@ impl<T: Transact> Tpm<T> {
         code: Code,
         len: usize,
     ) -> Result<Result<Answer, ResponseCode>, TpmError<T::Error>> {
-        let (command, response) = self.buffer.split_at_mut(len);
+        let parts = self.buffer.split_at_mut_checked(len);
+        let (command, response) = parts.ok_or(TpmError::CommandTooLong { command: code })?;
         let available = response.len();
         let outcome = match self.transport.transact(command, response) {
             Ok(octets) if octets <= available => {
@@ -275,7 +276,7 @@ impl<T: Transact> Tpm<T> {
             let mut handles = [Handle::NULL; 8];
             loop {
                 let found = self.handles(first, &mut handles)?;
-                for &handle in &handles[..found] {
+                for &handle in handles.iter().take(found) {
                     self.flush(handle)?;
                 }
                 if found < handles.len() {

@@ -274,10 +274,9 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     pub fn make(&mut self, template: Template) -> Result<KeyBlob, VaultError<T::Error>> {
         let mut octets = [0; TEMPLATE_LEN_MAX];
         let len = template.write(&mut octets).unwrap_or_default();
+        let template = octets.get(..len).unwrap_or_default();
         let mut key = KeyBlob::empty();
-        self.with_parent(|tpm, parent| {
-            Ok(key.write(|out| tpm.create(parent, &octets[..len], out))?)
-        })?;
+        self.with_parent(|tpm, parent| Ok(key.write(|out| tpm.create(parent, template, out))?))?;
         key.check().map_err(|_| TpmError::Malformed { command: Code::Create })?;
         Ok(key)
     }
@@ -321,8 +320,10 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
             let ak = vault.load(ak)?;
             Ok(vault.tpm.during(ak, |tpm, ak| tpm.certify(key, ak, qualifying, out))?)
         })?;
-        let (attest, rest) = out.split_at(attest_len);
-        Ok(Statement { attest, signature: &rest[..signature_len] })
+        let parts = out.split_at_checked(attest_len).and_then(|(attest, rest)| {
+            Some(Statement { attest, signature: rest.get(..signature_len)? })
+        });
+        Ok(parts.ok_or(TpmError::Malformed { command: Code::Certify })?)
     }
 
     /// Has the storage primary loaded for `work`.
@@ -501,7 +502,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         let len = Template::StoragePrimary.write(&mut area).unwrap_or_default();
         let made = self.tpm.create_primary(owner, self.owner_auth.as_bytes(), &mut area, len);
         let (handle, len) = made.map_err(|error| VaultError::of_hierarchy(error, owner))?;
-        let area = &area[..len];
+        let area = area.get(..len).unwrap_or_default();
         let point = blob::point(area, Template::StoragePrimary);
         let name = Name::of_public_area(area).ok();
         Ok((handle, name.zip(point).map(|(name, point)| Primary { name, point })))

@@ -23,11 +23,21 @@ const FULL: [u8; 2] = [0x10, 0x02];
 pub(crate) fn gather(content: &mut [u8]) -> usize {
     let (mut from, mut gathered) = (0, 0);
     loop {
-        from += skipped(&content[from..]);
-        let Some(len) = first_len(&content[from..]) else { return gathered };
-        content.copy_within(from..from + len, gathered);
+        from += skipped(content.get(from..).unwrap_or_default());
+        let Some(len) = content.get(from..).and_then(first_len) else { return gathered };
+        pull(content, from, gathered, len);
         from += len;
         gathered += len;
+    }
+}
+
+/// Moves `len` octets towards the front.
+fn pull(content: &mut [u8], from: usize, to: usize, len: usize) {
+    for at in 0..len {
+        let octet = content.get(from + at).copied();
+        if let (Some(octet), Some(place)) = (octet, content.get_mut(to + at)) {
+            *place = octet;
+        }
     }
 }
 
@@ -114,7 +124,7 @@ fn public_key(mut certificate: &[u8]) -> Option<&[u8]> {
 
 fn stripped(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|&&octet| octet == 0).count();
-    &number[zeros..]
+    number.get(zeros..).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl PolicyDigest {
         // It has room for a policy behind the identifier of that one's algorithm.
         area.u16((2 + alg.digest_len()) as u16);
         let len = area.finish().unwrap_or_default();
-        let name = Self::of(alg, &[&octets[..len]]);
+        let name = Self::of(alg, &[octets.get(..len).unwrap_or_default()]);
         Self::first(alg, POLICY_AUTHORIZE_NV, &[&alg.id().to_be_bytes(), name.as_bytes()])
     }
 
@@ -75,7 +75,7 @@ impl PolicyDigest {
 
     /// The digest.
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.octets[..self.len]
+        self.octets.get(..self.len).unwrap_or_default()
     }
 }
 

@@ -41,7 +41,9 @@ impl<T: Transact> Tpm<T> {
         area: &mut [u8],
         len: usize,
     ) -> Result<(Handle, usize), TpmError<T::Error>> {
-        let template = &area[..len];
+        let available = area.len();
+        let too_small = TpmError::BufferTooSmall { needed: len, available };
+        let template = area.get(..len).ok_or(too_small)?;
         let answer = self.call(Code::CreatePrimary, &[hierarchy.handle()], |command| {
             creation(command.passwords(&[auth]), template);
         })?;
@@ -100,7 +102,7 @@ impl<T: Transact> Tpm<T> {
         context: &mut [u8],
     ) -> Result<usize, TpmError<T::Error>> {
         let answer = self.call(Code::ContextSave, &[handle], |_| ())?;
-        copy(&self.buffer[answer.parameters], context)
+        copy(self.buffer.get(answer.parameters).unwrap_or_default(), context)
     }
 
     /// Loads what [`Tpm::context_save`] saved. Part 3 §28.3.
@@ -154,8 +156,9 @@ impl<T: Transact> Tpm<T> {
             command.passwords(&[&[], &[]]).sized(qualifying).u16(TpmAlgId::Null as u16);
         })?;
         let attest_len = self.copy_first(command, &answer, out)?;
-        let signature = &self.buffer[answer.parameters][2 + attest_len..];
-        let signature_len = copy(signature, &mut out[attest_len..])?;
+        let parameters = self.buffer.get(answer.parameters).unwrap_or_default();
+        let signature = parameters.get(2 + attest_len..).ok_or(TpmError::Malformed { command })?;
+        let signature_len = copy(signature, out.get_mut(attest_len..).unwrap_or_default())?;
         Ok(Certified { attest_len, signature_len })
     }
 

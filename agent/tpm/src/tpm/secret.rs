@@ -58,7 +58,7 @@ impl Secret {
     /// The secret.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.octets[..self.len]
+        self.octets.get(..self.len).unwrap_or_default()
     }
 }
 
@@ -134,8 +134,9 @@ impl<T: Transact> Tpm<T> {
         let mut len = 0;
         for part in parts {
             let octets = u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes();
-            len += copy(&octets, &mut out[len..])?;
-            len += copy(part, &mut out[len..])?;
+            for octets in [&octets[..], part] {
+                len += copy(octets, out.get_mut(len..).unwrap_or_default())?;
+            }
         }
         Ok(len)
     }
@@ -290,11 +291,13 @@ impl<T: Transact> Tpm<T> {
         })?;
         let malformed = |Malformed| TpmError::Malformed { command: code };
         let names = &names[..objects.len()];
-        session.seal(code, &mut self.buffer[..len], names).map_err(malformed)?;
+        let command = self.buffer.get_mut(..len).unwrap_or_default();
+        session.seal(code, command, names).map_err(malformed)?;
         let answer = self.answer(code, len)?;
-        let (head, authorizations) = self.buffer.split_at_mut(answer.authorizations.start);
-        let authorizations = &authorizations[..answer.authorizations.len()];
-        let parameters = &mut head[answer.parameters.clone()];
+        let parts = self.buffer.split_at_mut_checked(answer.authorizations.start);
+        let (head, authorizations) = parts.unwrap_or_default();
+        let authorizations = authorizations.get(..answer.authorizations.len()).unwrap_or_default();
+        let parameters = head.get_mut(answer.parameters.clone()).unwrap_or_default();
         let encrypted = attributes.has(SessionAttributes::ENCRYPT);
         let is_authentic = session.open(code, authorizations, parameters, encrypted);
         if is_authentic.map_err(malformed)? {
@@ -312,7 +315,7 @@ impl<T: Transact> Tpm<T> {
     ) -> Result<Secret, TpmError<T::Error>> {
         let mut secret = Secret { octets: [0; SECRET_LEN_MAX], len: 0 };
         let taken = self.copy_first(command, answer, &mut secret.octets);
-        self.buffer[answer.parameters.clone()].zeroize();
+        self.buffer.get_mut(answer.parameters.clone()).unwrap_or_default().zeroize();
         secret.len = taken?;
         Ok(secret)
     }

@@ -93,7 +93,7 @@ impl KeyBlob {
     /// What is stored.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.octets[..self.len]
+        self.octets.get(..self.len).unwrap_or_default()
     }
 
     /// `TPM2B_PUBLIC ‖ TPM2B_PRIVATE`.
@@ -141,7 +141,7 @@ impl KeyBlob {
 pub(super) fn point(area: &[u8], template: Template) -> Option<[u8; POINT_LEN]> {
     let mut head = [0; TEMPLATE_LEN_MAX];
     let len = template.write(&mut head).ok()?;
-    let unique = area.strip_prefix(&head[..len - EMPTY_UNIQUE_LEN])?;
+    let unique = area.strip_prefix(head.get(..len.checked_sub(EMPTY_UNIQUE_LEN)?)?)?;
     let mut reader = Reader::new(unique);
     let mut point = [0; POINT_LEN];
     let (form, coordinates) = point.split_first_mut()?;

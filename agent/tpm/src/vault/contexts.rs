@@ -32,7 +32,7 @@ impl<const N: usize> Contexts<N> {
     /// The context of the key with this Name.
     pub(super) fn find(&self, name: &Name) -> Option<&[u8]> {
         let place = self.places.iter().find(|place| place.name.as_ref() == Some(name))?;
-        Some(&place.octets[..place.len])
+        place.octets.get(..place.len)
     }
 
     /// Has `save` write the context of the parent.

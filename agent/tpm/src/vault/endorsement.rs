@@ -123,8 +123,9 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         out: &'a mut [u8],
     ) -> Result<Endorsement<'a>, VaultError<T::Error>> {
         let found = self.attempt(|vault| vault.find_endorsement(templates, out))?;
-        let (certificates, rest) = out.split_at(found.certificates_len);
-        let public_area = &rest[..found.area_len];
+        let parts = out.split_at_checked(found.certificates_len);
+        let (certificates, rest) = parts.unwrap_or_default();
+        let public_area = rest.get(..found.area_len).unwrap_or_default();
         let name = Name::of_public_area(public_area);
         let name = name.map_err(|_| VaultError::Trouble(Trouble::NoEndorsementKey))?;
         let key = EkKey { template: found.template, name };
@@ -183,8 +184,8 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ) -> Result<Found, VaultError<T::Error>> {
         let mut defined = [Handle::NULL; INDICES_MAX];
         let count = self.tpm.handles(FIRST_INDEX, &mut defined)?;
-        let has_certificate =
-            |template: &&EkTemplate| defined[..count].contains(&template.certificate());
+        let defined = defined.get(..count).unwrap_or_default();
+        let has_certificate = |template: &&EkTemplate| defined.contains(&template.certificate());
         for &template in templates.iter().filter(has_certificate) {
             if let Some(found) = self.find_certified(template, out)? {
                 return Ok(found);
@@ -209,13 +210,14 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         let Some(len) = present(self.tpm.nv_read(template.certificate(), out))? else {
             return Ok(None);
         };
-        let leaf_len = certificate::gather(&mut out[..len]);
+        let leaf_len = out.get_mut(..len).map_or(0, certificate::gather);
         if leaf_len == 0 {
             return Ok(None);
         }
-        let (leaf, rest) = out.split_at_mut(leaf_len);
+        let (leaf, rest) = out.split_at_mut_checked(leaf_len).unwrap_or_default();
         let Some(area_len) = self.find_key_of(leaf, template, rest)? else { return Ok(None) };
-        let chain_len = self.read_chain(&mut rest[area_len..]).or_else(no_room)?;
+        let chain_len = self.read_chain(rest.get_mut(area_len..).unwrap_or_default());
+        let chain_len = chain_len.or_else(no_room)?;
         rest[..area_len + chain_len].rotate_left(area_len);
         Ok(Some(Found { template, certificates_len: leaf_len + chain_len, area_len }))
     }
@@ -228,7 +230,8 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         area: &mut [u8],
     ) -> Result<Option<usize>, VaultError<T::Error>> {
         if let Some(len) = present(self.tpm.read_public(template.persistent(), area))?
-            && certificate::is_about(certificate, &area[..len]) == Some(true)
+            && area.get(..len).and_then(|area| certificate::is_about(certificate, area))
+                == Some(true)
         {
             return Ok(Some(len));
         }
@@ -248,15 +251,16 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         loop {
             let mut indices = [Handle::NULL; INDICES_MAX];
             let count = self.tpm.handles(first, &mut indices)?;
-            let indices = &indices[..count];
+            let indices = indices.get(..count).unwrap_or_default();
             for &index in indices.iter().take_while(|&&index| index <= last) {
-                len += present(self.tpm.nv_read(index, &mut out[len..]))?.unwrap_or_default();
+                let room = out.get_mut(len..).unwrap_or_default();
+                len += present(self.tpm.nv_read(index, room))?.unwrap_or_default();
             }
             match indices.last() {
                 Some(&highest) if count == INDICES_MAX && highest < last => {
                     first = Handle(highest.0 + 1);
                 }
-                _ => return Ok(certificate::gather(&mut out[..len])),
+                _ => return Ok(out.get_mut(..len).map_or(0, certificate::gather)),
             }
         }
     }
@@ -281,7 +285,9 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
             is_makers |= from_nv;
             let hierarchy = Hierarchy::Endorsement;
             match self.tpm.create_primary(hierarchy, &[], area, len) {
-                Ok((handle, len)) if is_wanted(&area[..len]) => return Ok(Some((handle, len))),
+                Ok((handle, len)) if area.get(..len).is_some_and(&is_wanted) => {
+                    return Ok(Some((handle, len)));
+                }
                 Ok((handle, _)) => self.tpm.flush(handle)?,
                 Err(error) if error.is(ResponseCode::is_unsupported) => (),
                 Err(error) => return Err(VaultError::of_hierarchy(error, hierarchy)),
@@ -318,7 +324,8 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         let Some(nonce_len) = nonce else {
             return Ok((len, theirs.is_some()));
         };
-        let with_nonce = template.write_nonce(&rest[..nonce_len], area, len);
+        let nonce = rest.get(..nonce_len).unwrap_or_default();
+        let with_nonce = template.write_nonce(nonce, area, len);
         Ok((with_nonce.unwrap_or(len), true))
     }
 
@@ -401,12 +408,12 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         let is_it = |area: &[u8]| Name::of_public_area(area) == Ok(ek.name);
         let persistent = ek.template.persistent();
         let (handle, len) = match present(self.tpm.read_public(persistent, &mut area))? {
-            Some(len) if is_it(&area[..len]) => (persistent, len),
+            Some(len) if area.get(..len).is_some_and(is_it) => (persistent, len),
             _ => self
                 .make_endorsement(ek.template, &mut area, is_it)?
                 .ok_or(VaultError::Trouble(Trouble::NoEndorsementKey))?,
         };
-        Ok(Usable { handle, consent: Consent::of(&area[..len]) })
+        Ok(Usable { handle, consent: Consent::of(area.get(..len).unwrap_or_default()) })
     }
 }
 

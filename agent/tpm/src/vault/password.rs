@@ -34,7 +34,7 @@ impl Password {
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.octets[..self.len]
+        self.octets.get(..self.len).unwrap_or_default()
     }
 }
 
