@@ -83,7 +83,7 @@ impl Reports for Reporter {
         };
         let text = text(event, cause.as_deref(), what_to_do);
         log::log!(level(event), "{text}");
-        self.publish(now, name(event), facts(event, what_to_do), &text);
+        self.publish(now, event.code(), facts(event, what_to_do), &text);
         if let Event::Failed { operation, failure, retry_in_s } = event {
             self.board.fail(FailureNote {
                 operation: *operation,
@@ -115,23 +115,6 @@ const fn level(event: &Event) -> log::Level {
     }
 }
 
-/// A stable name for machines.
-const fn name(event: &Event) -> &'static str {
-    match event {
-        Event::Adopted { .. } => "adopted",
-        Event::CandidateDiscarded { .. } => "candidate-discarded",
-        Event::ClockJudged { .. } => "clock-judged",
-        Event::ClockRefused { .. } => "clock-refused",
-        Event::Decommissioned => "decommissioned",
-        Event::Enrolled { .. } => "enrolled",
-        Event::Expired { .. } => "expired",
-        Event::Failed { .. } => "failed",
-        Event::Proven { .. } => "proven",
-        Event::Quarantined => "quarantined",
-        Event::Requested { .. } => "requested",
-    }
-}
-
 /// The particulars of an event, as members of its JSON.
 fn facts(event: &Event, what_to_do: &str) -> Value {
     match event {
@@ -157,7 +140,7 @@ fn facts(event: &Event, what_to_do: &str) -> Value {
             "what_to_do": what_to_do,
         }),
         Event::Requested { slot, kind } => {
-            json!({"slot": slot.as_str(), "kind": format!("{kind:?}").to_lowercase()})
+            json!({"slot": slot.as_str(), "kind": kind.code()})
         }
     }
 }
@@ -193,8 +176,7 @@ fn text(event: &Event, cause: Option<&str>, what_to_do: &str) -> String {
         }
         Event::Quarantined => "revoked; nothing is used until an operator approves".to_owned(),
         Event::Requested { slot, kind } => {
-            let kind = format!("{kind:?}").to_lowercase();
-            format!("asking for a certificate for slot {} ({kind})", slot.as_str())
+            format!("asking for a certificate for slot {} ({})", slot.as_str(), kind.code())
         }
     }
 }
@@ -283,7 +265,7 @@ mod tests {
         for (publication, event) in published.iter().zip(events()) {
             assert_eq!((publication.topic.as_str(), publication.retain), (EVENT, false));
             let json: Value = serde_json::from_slice(&publication.payload).unwrap();
-            assert_eq!(json["event"], name(&event));
+            assert_eq!(json["event"], event.code());
             assert_eq!((&json["schema"], &json["device_id"]), (&json!(1), &json!("gw-1")));
             assert_eq!(json["at"], "2027-01-15T08:00:00Z");
             assert!(json["text"].as_str().unwrap().len() > 10);

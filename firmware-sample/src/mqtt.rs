@@ -16,6 +16,7 @@
 //! outbox outlives it.
 
 mod command;
+mod event;
 mod json;
 mod outbox;
 mod packet;
@@ -41,6 +42,7 @@ pub use self::command::{
     Asked, COMMAND_ID_LEN_MAX, CommandId, HEARD_LEN_MAX, Heard, Order, RESULT_LEN_MAX, Refusal,
     result, verdict,
 };
+pub use self::event::{EVENT_LEN_MAX, Told, event};
 pub use self::outbox::{IN_FLIGHT_MAX, Outbox, PUBLISH_LEN_MAX, PublishError, Ticket};
 pub use self::packet::PacketError;
 pub use self::payload::{

@@ -273,6 +273,26 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// A stable name for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Adopted { .. } => "adopted",
+            Self::CandidateDiscarded { .. } => "candidate-discarded",
+            Self::ClockJudged { .. } => "clock-judged",
+            Self::ClockRefused { .. } => "clock-refused",
+            Self::Decommissioned => "decommissioned",
+            Self::Enrolled { .. } => "enrolled",
+            Self::Expired { .. } => "expired",
+            Self::Failed { .. } => "failed",
+            Self::Proven { .. } => "proven",
+            Self::Quarantined => "quarantined",
+            Self::Requested { .. } => "requested",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -363,5 +383,26 @@ mod tests {
         let codes: BTreeSet<&str> = all.iter().map(|operation| operation.code()).collect();
         assert_eq!(codes.len(), all.len());
         assert!(codes.iter().all(|code| code.len() > 4));
+    }
+
+    #[test]
+    fn events_have_distinct_codes() {
+        let (slot, serial, not_after) = (Slot::A, Serial::new(), Wall(1));
+        let all = [
+            Event::Adopted { slot, serial: serial.clone() },
+            Event::CandidateDiscarded { slot },
+            Event::ClockJudged { known: true },
+            Event::ClockRefused { offered: Wall(1) },
+            Event::Decommissioned,
+            Event::Enrolled { slot, serial: serial.clone(), not_after },
+            Event::Expired { time: Wall(2), not_after },
+            Event::Failed { operation: Operation::Adopt, failure: Failure::KeyLost, retry_in_s: 1 },
+            Event::Proven { slot, serial },
+            Event::Quarantined,
+            Event::Requested { slot, kind: Kind::First },
+        ];
+        let codes: BTreeSet<&str> = all.iter().map(Event::code).collect();
+        assert_eq!(codes.len(), all.len());
+        assert!(codes.iter().all(|code| code.chars().all(|c| c.is_ascii_lowercase() || c == '-')));
     }
 }

@@ -93,6 +93,18 @@ pub enum Kind {
     Recover,
 }
 
+impl Kind {
+    /// A stable name for machines.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Renew => "renew",
+            Self::Recover => "recover",
+        }
+    }
+}
+
 /// Where the key of a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeySource {
@@ -377,6 +389,13 @@ mod tests {
         whole.extend(payload);
         whole.extend(CHECKSUM.checksum(&whole).to_le_bytes());
         whole
+    }
+
+    #[test]
+    fn kinds_and_slots_have_the_names_that_reports_give_them() {
+        let kinds = [Kind::First, Kind::Renew, Kind::Recover].map(Kind::code);
+        assert_eq!(kinds, ["first", "renew", "recover"]);
+        assert_eq!(Slot::ALL.map(Slot::as_str), ["a", "b"]);
     }
 
     #[test]

@@ -1,0 +1,298 @@
+//! What happened to the identity: a sentence for people, and JSON for the fleet with the members
+//! that the Linux agent gives it (`docs/design/mqtt.md`).
+//!
+//! **What it must never do.** Say what is no JSON, whatever a peer has put into a reason.
+//!
+//! **Why that is sound.** Strings need no escapes: what goes into them is our own words, digits, and
+//! a provisioner's reason code, of which the core takes none but `[a-z0-9-]`; and each is looked at
+//! once more when it is written. The room suffices for the longest event: all that goes into one is
+//! limited by its type.
+
+use core::fmt::{self, Display, Write as _};
+
+use fleetcert_core::device_id::{DEVICE_ID_LEN_MAX, DeviceId};
+use fleetcert_core::event::Event;
+use fleetcert_core::record::{Serial, Slot};
+use fleetcert_core::time::Wall;
+use heapless::String;
+
+use super::outbox::PUBLISH_LEN_MAX;
+
+/// Octets of an event, at most.
+pub const EVENT_LEN_MAX: usize = 384;
+
+/// Octets of a PUBLISH around its payload: header, length, identifier, and the topic of events.
+const AROUND_LEN_MAX: usize = 1 + 2 + 2 + 2 + "fleetcert/v1//event".len() + DEVICE_ID_LEN_MAX;
+
+const _: () = assert!(EVENT_LEN_MAX + AROUND_LEN_MAX <= PUBLISH_LEN_MAX);
+
+/// An event in one sentence, for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'e>(pub &'e Event);
+
+/// A serial number in hexadecimal digits, without the zero that only says that it is positive.
+struct Digits<'s>(&'s Serial);
+
+/// An event as JSON; `at` is when it happened, as far as that is known. `None` if that would be too
+/// long, or no JSON: no event of ours is.
+#[must_use]
+pub fn event(
+    device_id: &DeviceId,
+    at: Option<Wall>,
+    event: &Event,
+) -> Option<String<EVENT_LEN_MAX>> {
+    let mut json = Json { text: String::new(), is_sound: true };
+    json.event(device_id, at, event);
+    json.is_sound.then_some(json.text)
+}
+
+/// An object that is being written.
+struct Json {
+    text: String<EVENT_LEN_MAX>,
+    /// Whether all that was written is there, and is JSON.
+    is_sound: bool,
+}
+
+impl Json {
+    fn event(&mut self, device_id: &DeviceId, at: Option<Wall>, event: &Event) {
+        self.put(&r#"{"schema":1"#);
+        self.string("event", &event.code());
+        self.string("device_id", &device_id.as_str());
+        match at {
+            Some(at) => self.string("at", &at),
+            None => self.value("at", &"null"),
+        }
+        self.string("text", &Told(event));
+        self.facts(event);
+        self.put(&"}");
+    }
+
+    fn facts(&mut self, event: &Event) {
+        match event {
+            Event::Adopted { slot, serial } | Event::Proven { slot, serial } => {
+                self.identity(*slot, serial);
+            }
+            Event::CandidateDiscarded { slot } => self.string("slot", &slot.as_str()),
+            Event::ClockJudged { known } => self.value("known", known),
+            Event::ClockRefused { offered } => self.string("offered", offered),
+            Event::Decommissioned | Event::Quarantined => {}
+            Event::Enrolled { slot, serial, not_after } => {
+                self.identity(*slot, serial);
+                self.string("not_after", not_after);
+            }
+            Event::Expired { time, not_after } => {
+                self.string("time", time);
+                self.string("not_after", not_after);
+            }
+            Event::Failed { operation, failure, retry_in_s } => {
+                self.string("operation", &operation.code());
+                self.string("code", &failure.code());
+                self.value("retry_in_s", retry_in_s);
+            }
+            Event::Requested { slot, kind } => {
+                self.string("slot", &slot.as_str());
+                self.string("kind", &kind.code());
+            }
+        }
+    }
+
+    fn identity(&mut self, slot: Slot, serial: &Serial) {
+        self.string("slot", &slot.as_str());
+        self.string("serial", &Digits(serial));
+    }
+
+    /// A member that is a string.
+    fn string(&mut self, name: &str, value: &dyn Display) {
+        self.value(name, &"\"");
+        let from = self.text.len();
+        self.put(value);
+        let written = self.text.as_bytes().get(from..).unwrap_or_default();
+        self.is_sound &= !written.iter().any(|octet| matches!(octet, b'"' | b'\\' | 0..0x20));
+        self.put(&"\"");
+    }
+
+    /// A member whose value is what `value` says.
+    fn value(&mut self, name: &str, value: &dyn Display) {
+        self.put(&format_args!(",\"{name}\":{value}"));
+    }
+
+    fn put(&mut self, what: &dyn Display) {
+        self.is_sound &= write!(self.text, "{what}").is_ok();
+    }
+}
+
+impl Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Event::Adopted { slot, serial } => of_identity(f, serial, *slot, "in use"),
+            Event::CandidateDiscarded { slot } => {
+                write!(f, "the new identity in slot {} was given up unproven", slot.as_str())
+            }
+            Event::ClockJudged { known: true } => f.write_str("the wall clock is believed"),
+            Event::ClockJudged { known: false } => {
+                f.write_str("the wall clock is not believed; nothing is judged by it")
+            }
+            Event::ClockRefused { offered } => {
+                write!(f, "the provisioner's time {offered} lies in the past; not taken")
+            }
+            Event::Decommissioned => f.write_str("decommissioned; the keys are erased"),
+            Event::Enrolled { serial, not_after, .. } => {
+                write!(f, "certificate {} issued, until {not_after}", Digits(serial))
+            }
+            Event::Expired { time, not_after } => {
+                write!(f, "the certificate ran out at {not_after}, it is {time}")
+            }
+            Event::Failed { operation, failure, retry_in_s } => {
+                write!(f, "{}: {failure}; again in {retry_in_s} s", operation.code())
+            }
+            Event::Proven { slot, serial } => of_identity(f, serial, *slot, "proven"),
+            Event::Quarantined => {
+                f.write_str("revoked; nothing is used until an operator approves")
+            }
+            Event::Requested { slot, kind } => {
+                let (slot, kind) = (slot.as_str(), kind.code());
+                write!(f, "asking for a certificate for slot {slot} ({kind})")
+            }
+        }
+    }
+}
+
+fn of_identity(
+    f: &mut fmt::Formatter<'_>,
+    serial: &Serial,
+    slot: Slot,
+    state: &str,
+) -> fmt::Result {
+    write!(f, "certificate {} in slot {} is {state}", Digits(serial), slot.as_str())
+}
+
+impl Display for Digits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let octets = match self.0.as_slice() {
+            [0, rest @ ..] if !rest.is_empty() => rest,
+            whole => whole,
+        };
+        octets.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    use fleetcert_core::event::{Failure, Operation, Reason, Unfit};
+    use fleetcert_core::record::Kind;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// As late as a time can be written, and as long as a serial number can be.
+    const LATE: Wall = Wall(u64::MAX);
+
+    fn serial() -> Serial {
+        Serial::from_slice(&[0xfe; 20]).unwrap()
+    }
+
+    fn failed(failure: Failure) -> Event {
+        Event::Failed { operation: Operation::EnsureKey, failure, retry_in_s: u32::MAX }
+    }
+
+    /// Every event, as long as it can be, and what it has besides what all have.
+    fn all() -> Vec<(Event, Value)> {
+        let (slot, written, digits) = (Slot::B, LATE.to_string(), "fe".repeat(20));
+        let reason = Reason::try_from("x".repeat(32).as_str()).unwrap();
+        let refused = Failure::Refused { status: 599, reason };
+        let unfit = Unfit::Expired { time: LATE, not_after: LATE };
+        let failure =
+            |code: &str| json!({"operation": "ensure-key", "code": code, "retry_in_s": u32::MAX});
+        std::vec![
+            (Event::Adopted { slot, serial: serial() }, json!({"slot": "b", "serial": digits})),
+            (Event::CandidateDiscarded { slot }, json!({"slot": "b"})),
+            (Event::ClockJudged { known: true }, json!({"known": true})),
+            (Event::ClockJudged { known: false }, json!({"known": false})),
+            (Event::ClockRefused { offered: LATE }, json!({"offered": written})),
+            (Event::Decommissioned, json!({})),
+            (
+                Event::Enrolled { slot, serial: serial(), not_after: LATE },
+                json!({"slot": "b", "serial": digits, "not_after": written}),
+            ),
+            (
+                Event::Expired { time: LATE, not_after: LATE },
+                json!({"time": written, "not_after": written}),
+            ),
+            (failed(Failure::CertificateUnfit(Unfit::Form)), failure("certificate-unfit")),
+            (failed(Failure::CertificateUnfit(unfit)), failure("certificate-unfit")),
+            (failed(refused), failure("refused")),
+            (failed(Failure::ServerUntrusted), failure("server-untrusted")),
+            (failed(Failure::WrongCertificateSeen), failure("wrong-certificate-seen")),
+            (Event::Proven { slot, serial: serial() }, json!({"slot": "b", "serial": digits})),
+            (Event::Quarantined, json!({})),
+            (
+                Event::Requested { slot, kind: Kind::Recover },
+                json!({"slot": "b", "kind": "recover"})
+            ),
+        ]
+    }
+
+    /// Goal: every event is JSON with the members that the agent gives it, from the device with the
+    /// longest name too, and can be sent.
+    #[test]
+    fn every_event_is_json_with_its_facts_and_fits() {
+        let device_id = DeviceId::parse(&"d".repeat(DEVICE_ID_LEN_MAX)).unwrap();
+        for (happened, facts) in all() {
+            let json = event(&device_id, Some(LATE), &happened).unwrap();
+            let Value::Object(mut said) = serde_json::from_str(&json).unwrap() else { panic!() };
+            let text = said.remove("text").unwrap();
+            assert_eq!(text, Told(&happened).to_string(), "{json}");
+            let common = json!({
+                "schema": 1, "event": happened.code(), "device_id": "d".repeat(DEVICE_ID_LEN_MAX),
+                "at": LATE.to_string(),
+            });
+            let (Value::Object(mut expected), Value::Object(facts)) = (common, facts) else {
+                panic!()
+            };
+            expected.extend(facts);
+            assert_eq!(said, expected);
+        }
+    }
+
+    #[test]
+    fn an_event_at_an_unknown_time_says_so() {
+        let device_id = DeviceId::parse("pump-7").unwrap();
+        let serial = Serial::from_slice(&[0, 0xfe]).unwrap();
+        let json = event(&device_id, None, &Event::Proven { slot: Slot::A, serial }).unwrap();
+        let expected = concat!(
+            r#"{"schema":1,"event":"proven","device_id":"pump-7","at":null,"#,
+            r#""text":"certificate fe in slot a is proven","slot":"a","serial":"fe"}"#
+        );
+        assert_eq!(json, expected);
+    }
+
+    /// Goal: a text that would leave its string, or its line, is said by nobody.
+    #[test]
+    fn what_has_a_meaning_in_json_is_not_said() {
+        let device_id = DeviceId::parse("pump-7").unwrap();
+        let with = |reason: &str| {
+            let reason = Reason::try_from(reason).unwrap();
+            event(&device_id, None, &failed(Failure::Refused { status: 403, reason }))
+        };
+        assert!(with("token-used").unwrap().contains("reason token-used; again"));
+        for reason in [r#"",""#, r"\", "\n", "\0", "\u{1f}"] {
+            assert_eq!(with(reason), None, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn sentences_say_both_sides() {
+        let told = |event| Told(&event).to_string();
+        assert_eq!(
+            told(failed(Failure::Unreachable)),
+            "ensure-key: no connection, or it ended before an answer; again in 4294967295 s"
+        );
+        assert_eq!(
+            told(Event::Expired { time: Wall(9), not_after: Wall(5) }),
+            "the certificate ran out at 1970-01-01T00:00:05Z, it is 1970-01-01T00:00:09Z"
+        );
+    }
+}
