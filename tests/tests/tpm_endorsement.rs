@@ -9,9 +9,9 @@ use fleetcert_rig::tpm_maker::TpmMaker;
 use fleetcert_rig::wait::Stop;
 use fleetcert_tests::lab::OrFail;
 use fleetcert_tests::lab::by_hand::openssl;
-use fleetcert_tests::lab::tpm::{leftovers, powered, tool};
+use fleetcert_tests::lab::tpm::{leave, leftovers, powered, tool};
 use fleetcert_tests::tpm_socket::{Mishap, TpmSocket};
-use fleetcert_tpm::command::Code;
+use fleetcert_tpm::command::{Code, Handle};
 use fleetcert_tpm::ek::EkTemplate;
 use fleetcert_tpm::fault::Trouble;
 use fleetcert_tpm::name::Name;
@@ -147,13 +147,10 @@ impl Bench {
     }
 
     /// Puts `content` into an NV index, as a maker does.
+    #[track_caller]
     fn leave(&mut self, index: u32, content: &[u8]) {
-        let (index, file) = (format!("{index:#x}"), text(&self.path("nv")));
-        fs::write(&file, content).or_fail("a file");
-        let attributes = "ownerwrite|ownerread|authread|no_da";
-        let len = content.len().to_string();
-        self.tool(&format!("tpm2_nvdefine -C o -s {len} -a {attributes} {index}"));
-        self.tool(&format!("tpm2_nvwrite -C o -i {file} {index}"));
+        self.wire().hang_up();
+        leave(&self.tpm.data_socket(), Handle(index), content, &self.path("nv"));
     }
 
     fn take_back(&mut self, index: u32) {

@@ -1,11 +1,13 @@
 //! TPMs in a lab: who makes them, who believes their makers, and another program at them.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use fleetcert_rig::swtpm::Swtpm;
 use fleetcert_rig::tpm_maker::TpmMaker;
 use fleetcert_rig::wait::Stop;
+use fleetcert_tpm::command::Handle;
 
 use super::run::{self, Outcome};
 use super::tpm_bus::TpmBus;
@@ -63,6 +65,18 @@ pub fn leftovers(socket: &Path) -> Vec<String> {
     let kinds = ["handles-transient", "handles-loaded-session", "handles-saved-session"];
     let listed = kinds.map(|kind| tool(socket, &["tpm2_getcap", kind]).expect_success().stdout);
     listed.iter().flat_map(|text| text.lines()).map(str::to_owned).collect()
+}
+
+/// Puts `content` into an NV index that anybody may read, as makers do; `file` holds it meanwhile.
+#[track_caller]
+pub fn leave(socket: &Path, index: Handle, content: &[u8], file: &Path) {
+    fs::write(file, content).or_fail("a file");
+    let (index, len) = (index.to_string(), content.len().to_string());
+    let attributes = "ownerwrite|ownerread|authread|no_da";
+    tool(socket, &["tpm2_nvdefine", "-C", "o", "-s", &len, "-a", attributes, &index])
+        .expect_success();
+    tool(socket, &["tpm2_nvwrite", "-C", "o", "-i", &file.to_string_lossy(), &index])
+        .expect_success();
 }
 
 /// Runs one of tpm2-tools at the TPM that listens at `socket`, as another program would.

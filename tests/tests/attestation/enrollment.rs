@@ -6,10 +6,13 @@ use std::fs;
 use fleetcert_rig::tpm_maker::TpmMaker;
 use fleetcert_tests::lab::by_hand::{certificates, from_base64, openssl, text};
 use fleetcert_tests::lab::claimant::{Claimant, from_hex, hex, public_of, spki, template};
+use fleetcert_tests::lab::pki::{self, CHIP_MAKER};
+use fleetcert_tests::lab::tpm::leave;
 use fleetcert_tests::lab::{Lab, OrFail, Plan};
 use fleetcert_tpm::ek::EkTemplate;
 use fleetcert_tpm::name::Name;
 use fleetcert_tpm::template::Template;
+use rcgen::KeyUsagePurpose;
 use sha2::{Digest as _, Sha256};
 
 use crate::bench::{Bench, DEVICE, enrolled};
@@ -83,6 +86,38 @@ fn a_tpm_with_a_p_256_endorsement_key_enrolls() {
         (&bound["tpm"]["model"], &bound["tpm"]["virtual"]),
         (&"SLB 9672".into(), &false.into())
     );
+}
+
+/// Goal: a device, which reads its endorsement key from the TPM, the provisioner, which reads it
+/// from the certificate, and openssl have the same name for it.
+#[test]
+fn everybody_has_the_same_name_for_an_endorsement_key() {
+    let bench = Bench::new();
+    for (id, kind) in [
+        ("rsa-2048", EkTemplate::Rsa2048),
+        ("p-256", EkTemplate::P256),
+        ("p-384", EkTemplate::P384High),
+    ] {
+        let mut claimant = Claimant::new(bench.blank(&format!("tpm-{id}")), kind);
+        let mut says = pki::endorsement(CHIP_MAKER);
+        says.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+        let certificate = bench.maker.signs_for(&says, &claimant.ek_spki());
+        claimant.vault.tpm().transport().hang_up();
+        let file = bench.lab.path(format!("{id}.der"));
+        leave(&claimant.tpm.data_socket(), kind.certificate(), &certificate, &file);
+
+        let address = claimant.tpm.address();
+        let mut device = bench.lab.device(id, |settings| settings.keep_key_in(address));
+        device.start();
+        device.await_active();
+        let (status, _) = device.status_command();
+        let ours = status.text("/key/ek_sha256").or_fail("an endorsement key").to_owned();
+        assert_eq!(bench.tpm(id)["bound"]["ekSha256"], ours, "{id}");
+        let public =
+            openssl(&["x509", "-inform", "DER", "-in", text(&file), "-noout", "-pubkey"], b"");
+        let der = openssl(&["pkey", "-pubin", "-outform", "DER"], public.stdout.as_bytes()).octets;
+        assert_eq!(hex(&Sha256::digest(der)), ours, "{id}");
+    }
 }
 
 /// Goal: an attestation key of another algorithm or hash is as good. That credentials open for such
