@@ -48,7 +48,7 @@ use crate::keystore::KeyStore as _;
 use crate::net::{Buffers, Net, Sockets};
 use crate::self_test;
 use crate::store::{FlashStore, Scratch};
-use crate::tls::Workspace;
+use crate::tls::{self, Workspace};
 use crate::verifier::{AnchorError, Verifier};
 
 use self::broker::Lasting;
@@ -73,8 +73,12 @@ static BUFFERS: ConstStaticCell<Buffers> = ConstStaticCell::new(Buffers::new());
 static SOCKETS: StaticCell<Sockets<'static>> = StaticCell::new();
 
 /// The memory of the one connection, and of what is said over it.
-static WORKSPACE: ConstStaticCell<Workspace> = ConstStaticCell::new(Workspace::new());
+static CRYPT: ConstStaticCell<tls::Buffers> = ConstStaticCell::new(tls::Buffers::new());
 static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
+/// What the machine is, and what it has on its desk: where they stay from the beginning.
+static MACHINE: StaticCell<Machine> = StaticCell::new();
+static DESK: StaticCell<Desk> = StaticCell::new();
+
 static LASTING: ConstStaticCell<Lasting> = ConstStaticCell::new(Lasting::new());
 
 /// Why a device does not begin, or does not go on. All but the last are for people to mend.
@@ -157,21 +161,23 @@ fn drive<B: Board>(context: Context<'_, B>, record: Record, seed: [u8; 32]) -> R
     let device_id = factory.device_id.clone();
     let now = BoardClock(clock).now();
     let is_member = record.standing != Standing::Decommissioned;
-    let mut machine = Machine::new(policy(factory), device_id, record, seed, now);
-    let desk = Desk::new(machine.reading(now), now.mono);
+    let machine = MACHINE.try_uninit().ok_or(Stop::Again)?;
+    let machine = machine.write(Machine::new(policy(factory), device_id, record, seed, now));
+    let desk = DESK.try_uninit().ok_or(Stop::Again)?;
+    let desk = &*desk.write(Desk::new(machine.reading(now), now.mono));
     desk.file(machine.record());
     if factory.policy.decommission && is_member {
         let _first = desk.command(Command::Decommission);
     }
     let mut ports = Ports {
         clock: BoardClock(clock),
-        storage: SharedStore { store: context.store, desk: &desk },
+        storage: SharedStore { store: context.store, desk },
         keys: SharedKeys(context.keys),
-        peers: RemotePeers(&desk),
-        reports: DeskReports(&desk),
-        wait: DeskWait { desk: &desk, clock },
+        peers: RemotePeers(desk),
+        reports: DeskReports(desk),
+        wait: DeskWait { desk, clock },
     };
-    let shell = pin!(ports.run(&mut machine, |machine, now| {
+    let shell = pin!(ports.run(machine, |machine, now| {
         let phase = machine.phase(now);
         desk.show(phase, machine.reading(now), now.mono);
         if phase == Phase::Decommissioned && machine.is_durable() {
@@ -183,8 +189,8 @@ fn drive<B: Board>(context: Context<'_, B>, record: Record, seed: [u8; 32]) -> R
     let lasting = LASTING.try_take().ok_or(Stop::Again)?;
     lasting.resume(context.reserved());
     let driver = Driver {
-        machine: MachineRoom { context, desk: &desk, shell, in_use, stack_peak, is_wiped },
-        workspace: WORKSPACE.try_take().ok_or(Stop::Again)?,
+        machine: MachineRoom { context, desk, shell, in_use, stack_peak, is_wiped },
+        workspace: Workspace::new(CRYPT.try_take().ok_or(Stop::Again)?),
         memory: MEMORY.try_take().ok_or(Stop::Again)?,
         lasting,
     };

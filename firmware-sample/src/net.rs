@@ -33,9 +33,8 @@ use self::stack::{Stack, State};
 
 pub use self::connection::Connection;
 
-/// Connections at a time: one to the broker that stays, and one to the provisioner or to the
-/// broker with a new identity.
-pub const CONNECTIONS_MAX: usize = 2;
+/// Connections at a time (`docs/decisions/0016-one-connection-on-a-microcontroller.md`).
+pub const CONNECTIONS_MAX: usize = 1;
 
 /// Octets received and not yet read, for each connection. A sender stops there, and goes on when
 /// they are read.

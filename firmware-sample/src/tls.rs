@@ -35,7 +35,7 @@ use embedded_tls::blocking::{
     Aes128GcmSha256, MaxFragmentLength, TlsConfig, TlsConnection, TlsContext,
     TlsError as LibraryError,
 };
-use fleetcert_core::der::CERTIFICATE_LEN_MAX;
+use fleetcert_core::record::CERTIFICATE_LEN_MAX;
 use fleetcert_core::time::{Reading, Validity};
 use p256::elliptic_curve::rand_core::CryptoRngCore;
 
@@ -51,10 +51,15 @@ pub const READ_LEN: usize = 4_096 + 256;
 /// Octets of what is written at once: a certificate of ours with what is around it.
 pub const WRITE_LEN: usize = CERTIFICATE_LEN_MAX + 256;
 
-/// The memory of one connection.
-pub struct Workspace {
+/// The octets of one connection: all zero at first, so that they cost no flash.
+pub struct Buffers {
     read: [u8; READ_LEN],
     write: [u8; WRITE_LEN],
+}
+
+/// The memory of one connection.
+pub struct Workspace<'w> {
+    buffers: &'w mut Buffers,
     ledger: Ledger,
 }
 
@@ -115,12 +120,12 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
     /// itself; where it can, it is told an alert. The transport is spent: pass a `&mut` to keep it.
     pub fn open<E: Ecdsa, R: CryptoRngCore>(
         transport: T,
-        workspace: &'a mut Workspace,
+        workspace: &'a mut Workspace<'_>,
         peer: &Peer<'_, E>,
         identity: Option<Identity<'_>>,
         rng: &mut R,
     ) -> Result<Self, TlsError> {
-        let Workspace { read, write, ledger } = workspace;
+        let Workspace { buffers: Buffers { read, write }, ledger } = workspace;
         *ledger = Ledger::new();
         let ledger: &Ledger = ledger;
         let found = identity.as_ref().map_or(0, |identity| identity.certificate.len());
@@ -285,22 +290,36 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
     }
 }
 
-impl Workspace {
-    /// Memory for one connection at a time.
+impl Buffers {
+    /// Octets that nobody uses yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { read: [0; READ_LEN], write: [0; WRITE_LEN], ledger: Ledger::new() }
+        Self { read: [0; READ_LEN], write: [0; WRITE_LEN] }
     }
 }
 
-impl Default for Workspace {
+impl Default for Buffers {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Debug for Workspace {
-    /// The buffers hold what was decrypted.
+impl<'w> Workspace<'w> {
+    /// Memory for one connection at a time.
+    #[must_use]
+    pub const fn new(buffers: &'w mut Buffers) -> Self {
+        Self { buffers, ledger: Ledger::new() }
+    }
+}
+
+impl fmt::Debug for Buffers {
+    /// They hold what was decrypted.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Buffers")
+    }
+}
+
+impl fmt::Debug for Workspace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Workspace").field("ledger", &self.ledger).finish_non_exhaustive()
     }

@@ -30,7 +30,7 @@ pub(super) type Shell<'s> = Pin<&'s mut dyn Future<Output = Result<(), Unexpecte
 /// What does what the machine wants.
 pub(super) struct Driver<'d, 's, B: Board> {
     pub(super) machine: MachineRoom<'d, 's, B>,
-    pub(super) workspace: &'d mut Workspace,
+    pub(super) workspace: Workspace<'d>,
     pub(super) memory: &'d mut Memory,
     pub(super) lasting: &'d mut Lasting,
 }
@@ -46,7 +46,7 @@ pub(super) struct MachineRoom<'d, 's, B: Board> {
     pub(super) is_wiped: bool,
 }
 
-impl<B: Board> Driver<'_, '_, B> {
+impl<'d, B: Board> Driver<'d, '_, B> {
     /// Drives for good.
     ///
     /// # Errors
@@ -84,9 +84,9 @@ impl<B: Board> Driver<'_, '_, B> {
         Ok(())
     }
 
-    fn provisioner(&mut self, reading: Reading) -> Provisioner<'_, '_, B> {
-        let MachineRoom { context, desk, .. } = self.machine;
-        Provisioner { context, desk, workspace: self.workspace, memory: self.memory, reading }
+    fn provisioner(&mut self, reading: Reading) -> Provisioner<'_, 'd, B> {
+        let Self { machine: MachineRoom { context, desk, .. }, workspace, memory, .. } = self;
+        Provisioner { context: *context, desk, workspace, memory, reading }
     }
 
     /// The provisioner first: a broker is shown only what the provisioner saw to be right.

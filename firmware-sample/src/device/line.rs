@@ -109,7 +109,7 @@ impl<'d, B: Board> Context<'d, B> {
     pub(super) fn open<'l>(
         &self,
         target: Target<'_>,
-        workspace: &'l mut Workspace,
+        workspace: &'l mut Workspace<'_>,
         shown: Option<(Slot, &Identity)>,
         reading: Reading,
         deadline_ms: u64,

@@ -52,7 +52,7 @@ pub(super) struct Memory {
 pub(super) struct Provisioner<'e, 'd, B: Board> {
     pub(super) context: Context<'d, B>,
     pub(super) desk: &'d Desk,
-    pub(super) workspace: &'e mut Workspace,
+    pub(super) workspace: &'e mut Workspace<'d>,
     pub(super) memory: &'e mut Memory,
     /// What the machine knows of the time.
     pub(super) reading: Reading,

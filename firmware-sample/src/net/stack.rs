@@ -78,9 +78,9 @@ impl<'a, D: Link> Stack<'a, D> {
         let dhcp = sockets.add(dhcp);
         #[cfg(feature = "dns")]
         let dns = sockets.add(smoltcp::socket::dns::Socket::new(&[], &mut memory.queries[..]));
-        let [first, second] = &mut buffers.receive;
-        let [third, fourth] = &mut buffers.send;
-        let slots = [(first, third), (second, fourth)].map(|(receive, send)| {
+        let [receive] = &mut buffers.receive;
+        let [send] = &mut buffers.send;
+        let slots = [(receive, send)].map(|(receive, send)| {
             let (receive, send) = (&mut receive[..], &mut send[..]);
             let mut socket = tcp::Socket::new(SocketBuffer::new(receive), SocketBuffer::new(send));
             // We write whole messages: waiting for more only delays the peer's answer.

@@ -165,7 +165,7 @@ pub struct Device {
     pub reading: Reading,
     /// What it takes the server for.
     pub server: Server,
-    workspace: Workspace,
+    workspace: Workspace<'static>,
 }
 
 impl Device {
@@ -179,7 +179,7 @@ impl Device {
             key,
             reading: trusted(NOW),
             server: Server::Broker,
-            workspace: Workspace::new(),
+            workspace: Workspace::new(Box::leak(Box::default())),
         }
     }
 
@@ -193,7 +193,7 @@ impl Device {
             key: key.clone(),
             reading: *reading,
             server: *server,
-            workspace: Workspace::new(),
+            workspace: Workspace::new(Box::leak(Box::default())),
         }
     }
 
@@ -243,7 +243,7 @@ pub fn dev_1(lab: &Lab) -> Device {
         key: SigningKey::from_pkcs8_der(key.secret_der()).or_fail("a key"),
         reading: unknown(NOW),
         server: Server::Broker,
-        workspace: Workspace::new(),
+        workspace: Workspace::new(Box::leak(Box::default())),
     }
 }
 
