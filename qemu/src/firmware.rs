@@ -3,12 +3,12 @@
 //! Whatever is not as claimed ends the run with an error and the last words of the serial line; a
 //! [`Life`] therefore is a list of claims that held.
 //!
-//! **Where the power fails.** The first quarter of the cuts come before the board has been seen to
-//! have an identity, at moments drawn between 0.1 and 4 seconds after power: into its start, its
-//! first key, its enrollment. Of the others, as many as renewals are asked for come in the midst of
-//! one: the board is told to renew, says that it asks for a certificate, and loses its power up to 1.5
-//! seconds later. The rest come at moments as before. All moments follow from the seed; what the
-//! board is doing then does not, because emulators run in real time.
+//! **Where the power fails.** The first quarter of the cuts come at moments drawn between 0.1 and at
+//! last 1.2 seconds after power: into the start of a board that has no identity, its first key, its
+//! enrollment. Of the others, as many as renewals are asked for come in the midst of one: the board is
+//! told to renew, says that it asks for a certificate, and loses its power up to 0.3 seconds later.
+//! The rest come between 0.1 and 4 seconds after power, into whatever is done then. All moments follow
+//! from the seed; what the board is doing then does not, because emulators run in real time.
 
 use std::slice::from_mut;
 
@@ -34,11 +34,14 @@ const DEVICE_ID: &str = "pump-7";
 /// No cut comes earlier after power: the emulator itself has to start.
 const CUT_MS_MIN: u64 = 100;
 
-/// A board has enrolled by then, on a quiet machine.
+/// A board has enrolled by then, which takes a little less than a second on a quiet machine.
+const CUT_EARLY_MS_MAX: u64 = 1_200;
+
+/// A board is at rest by then, with a session and a message told.
 const CUT_MS_MAX: u64 = 4_000;
 
-/// A renewal is over by then, on a quiet machine.
-const CUT_IN_RENEWAL_MS_MAX: u64 = 1_500;
+/// A renewal is over by then, which takes about 200 ms on a quiet machine.
+const CUT_IN_RENEWAL_MS_MAX: u64 = 300;
 
 /// From power to messages that flow, the first enrollment included, and a renewal: seconds on a
 /// quiet machine, and a device that was cut off in the midst of something may have to wait.
@@ -122,8 +125,9 @@ struct Story<'a, 'b> {
 impl Story<'_, '_> {
     fn enroll_under_cuts(&mut self, cuts: u32) -> Result<(), RigError> {
         self.chapter("a new board enrolls; the power fails meanwhile");
-        for _ in 0..cuts {
-            self.cut_whenever()?;
+        for cut in 1..=u64::from(cuts) {
+            // Later and later: a cut that comes too late leaves nothing for those behind it.
+            self.cut_within(CUT_EARLY_MS_MAX * cut / u64::from(cuts))?;
         }
         self.await_active()?;
         self.note("enrolled; messages flow");
@@ -136,7 +140,7 @@ impl Story<'_, '_> {
             if is_in_renewal(cut, cuts, renewals) {
                 self.cut_in_renewal()?;
             } else {
-                self.cut_whenever()?;
+                self.cut_within(CUT_MS_MAX)?;
             }
         }
         self.await_active()?;
@@ -174,9 +178,9 @@ impl Story<'_, '_> {
     }
 
     /// Power, and a cut at a random moment after it.
-    fn cut_whenever(&mut self) -> Result<(), RigError> {
+    fn cut_within(&mut self, ms_max: u64) -> Result<(), RigError> {
         self.bench.power_on(self.device)?;
-        let ms = self.dice.between(CUT_MS_MIN, CUT_MS_MAX);
+        let ms = self.dice.between(CUT_MS_MIN, ms_max.max(CUT_MS_MIN));
         self.cut_after(ms, "power")
     }
 
