@@ -86,7 +86,7 @@ impl<'a, T: Read + ReadReady + Write + 'a> Stream for Connection<'a, T> {
 
 /// Who we are to the broker.
 #[derive(Clone, Copy, Debug)]
-pub struct Introduction<'i> {
+pub struct Introduction<'i, 'b> {
     /// The client id.
     pub device_id: &'i DeviceId,
     /// Larger than that of any session before.
@@ -94,7 +94,7 @@ pub struct Introduction<'i> {
     /// Seconds between two signs of life, at most; 0 for none.
     pub keep_alive_s: u16,
     /// What is said of us as long as the session lives: see [`birth`].
-    pub birth: &'i [u8],
+    pub birth: &'b [u8],
 }
 
 /// What a poll has found.
@@ -210,7 +210,7 @@ impl<'s, S: Stream> Session<'s, S> {
     /// [`MqttError`]; `outbox` has lost nothing.
     pub fn open(
         mut stream: S,
-        introduction: Introduction<'s>,
+        introduction: Introduction<'s, '_>,
         outbox: &'s mut Outbox,
         now_ms: u64,
     ) -> Result<Self, MqttError> {
@@ -433,7 +433,7 @@ impl<'s, S: Stream> Session<'s, S> {
 }
 
 /// CONNECT, and CONNACK: four octets, of which no more are read.
-fn connect<S: Stream>(stream: &mut S, introduction: &Introduction<'_>) -> Result<(), MqttError> {
+fn connect<S: Stream>(stream: &mut S, introduction: &Introduction<'_, '_>) -> Result<(), MqttError> {
     let Introduction { device_id, generation, keep_alive_s, .. } = *introduction;
     let topic = Topic { device_id: device_id.clone(), channel: Channel::State }.emit();
     let will = death(generation);

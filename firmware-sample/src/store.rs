@@ -160,7 +160,7 @@ mod tests {
     const RANGE: Range<u32> = 0..2 * SECTOR_LEN;
 
     fn store(flash: &mut FlashModel) -> FlashStore<'static, &mut FlashModel> {
-        FlashStore::new(flash, RANGE, Box::leak(Box::default())).unwrap()
+        FlashStore::new(flash, RANGE, std::boxed::Box::leak(std::boxed::Box::default())).unwrap()
     }
 
     fn record(number: u64) -> Record {

@@ -113,7 +113,7 @@ impl Lasting {
         &'l mut self,
         context: &Context<'d, B>,
         desk: &Desk,
-        workspace: &'l mut Workspace,
+        workspace: &'l mut Workspace<'_>,
         slot: Slot,
         reading: Reading,
     ) -> Result<Online<'l, B>, MqttError> {
