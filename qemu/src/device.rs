@@ -106,13 +106,31 @@ impl Device {
         Ok(())
     }
 
-    /// Lets a device begin that is held.
+    /// As [`Device::power_on`], with a TPM whose memory cannot be written: its first command puts it
+    /// into failure mode. [`Device::mend_tpm`] ends that. For a device with a TPM.
     ///
     /// # Errors
     ///
-    /// As [`Machine::go`].
-    pub fn go(&self, stop: &Stop) -> Result<(), RigError> {
-        self.machine.as_ref().map_or(Ok(()), |machine| machine.go(stop))
+    /// What does not start, [`RigError::Io`] when the memory is away already.
+    pub fn power_on_with_failing_tpm(&mut self, stop: &Stop) -> Result<(), RigError> {
+        let held = Conditions { is_held: true, ..Conditions::default() };
+        self.power_on_under(held, stop)?;
+        if let (Some(machine), Some(tpm)) = (&self.machine, &self.tpm) {
+            // The emulator has the TPM read its memory before it takes commands itself.
+            machine.await_monitor(stop)?;
+            tpm.take_memory_away()?;
+            machine.go(stop)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a failing TPM its memory back, for the next time that it gets power.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Io`] when it is not away.
+    pub fn mend_tpm(&self) -> Result<(), RigError> {
+        self.tpm.as_ref().map_or(Ok(()), Swtpm::give_memory_back)
     }
 
     /// Takes its power away. What it has said until then is a boot of the past.

@@ -271,6 +271,15 @@ impl Machine {
         self.process.check()
     }
 
+    /// Waits until it takes commands: all its devices have been reset then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::unplug`].
+    pub fn await_monitor(&self, stop: &Stop) -> Result<(), RigError> {
+        self.tell("info status\n", stop)
+    }
+
     /// Lets a machine that is held begin.
     ///
     /// # Errors
