@@ -36,7 +36,7 @@ use fleetcert_core::policy::{Policy, Rekey};
 use fleetcert_core::port::Clock as _;
 use fleetcert_core::record::{Record, Slot, Standing};
 use fleetcert_core::shell::{Flow, Ports};
-use fleetcert_core::time::Wall;
+use fleetcert_core::time::{Now, Wall};
 use log::{error, info};
 use p256::elliptic_curve::rand_core::RngCore as _;
 use static_cell::{ConstStaticCell, StaticCell};
@@ -56,10 +56,12 @@ use self::desk::Desk;
 use self::driver::{Driver, MachineRoom};
 use self::line::Context;
 use self::ports::{BoardClock, DeskReports, DeskWait, RemotePeers, SharedKeys, SharedStore};
-use self::provisioner::Memory;
 
 /// 2026-11-22: this release is not older.
 const BUILD_TIME: Wall = Wall(1_795_305_600);
+
+/// Octets that the machine's own draws begin with.
+const SEED_LEN: usize = 32;
 
 /// The octets of the factory's configuration.
 static FACTORY: ConstStaticCell<[u8; FACTORY_BUFFER_LEN]> =
@@ -72,9 +74,8 @@ static SCRATCH: ConstStaticCell<Scratch> = ConstStaticCell::new(Scratch::new());
 static BUFFERS: ConstStaticCell<Buffers> = ConstStaticCell::new(Buffers::new());
 static SOCKETS: StaticCell<Sockets<'static>> = StaticCell::new();
 
-/// The memory of the one connection, and of what is said over it.
+/// The memory of the one connection.
 static CRYPT: ConstStaticCell<tls::Buffers> = ConstStaticCell::new(tls::Buffers::new());
-static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
 /// What the machine is, and what it has on its desk: where they stay from the beginning.
 static MACHINE: StaticCell<Machine> = StaticCell::new();
 static DESK: StaticCell<Desk> = StaticCell::new();
@@ -116,6 +117,7 @@ pub fn run<B: Board>() -> ! {
     B::exit(ending)
 }
 
+/// From the parts to a life, or to the reason why there is none.
 #[inline(never)]
 fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
     let buffer = FACTORY.try_take().ok_or(Stop::Again)?;
@@ -133,42 +135,56 @@ fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
     let end = u32::try_from(record.capacity()).map_err(|_| Stop::Record)?;
     let scratch = SCRATCH.try_take().ok_or(Stop::Again)?;
     let mut store = FlashStore::new(record, 0..end, scratch).map_err(|_| Stop::Record)?;
-    let found = load(&mut store, &factory)?;
+    let mut seed = [0; SEED_LEN];
+    random.fill_bytes(&mut seed);
+    let (machine, desk) = furnish(&mut store, &factory, seed, BoardClock(clock).now())?;
     let keys = B::keys(keys, tpm, random.split()).map_err(Stop::Board)?;
     info!("device {}: keys in {}", factory.device_id.as_str(), keys.backend());
     let verifier =
         Verifier::new(&[factory.server_root], B::Ecdsa::default()).map_err(Stop::Root)?;
-    let mut seed = [0; 32];
-    random.fill_bytes(&mut seed);
     let net = Net::new(link, clock, sockets, buffers, random.next_u64());
     let (keys, store, random) = (RefCell::new(keys), RefCell::new(store), RefCell::new(random));
-    let context = Context {
-        clock,
-        net: &net,
-        keys: &keys,
-        store: &store,
-        factory: &factory,
-        verifier: &verifier,
-        random: &random,
-    };
-    drive::<B>(context, found, seed)
+    drive::<B>(
+        Context {
+            clock,
+            desk,
+            net: &net,
+            keys: &keys,
+            store: &store,
+            factory: &factory,
+            verifier: &verifier,
+            random: &random,
+        },
+        machine,
+    )
 }
 
+/// Puts the machine and its desk where they stay, with the record to start from.
 #[inline(never)]
-/// The machine, its shell, and the driver that does what they want.
-fn drive<B: Board>(context: Context<'_, B>, record: Record, seed: [u8; 32]) -> Result<(), Stop> {
-    let Context { clock, factory, .. } = context;
-    let device_id = factory.device_id.clone();
-    let now = BoardClock(clock).now();
+fn furnish<F: NorFlash>(
+    store: &mut FlashStore<'_, F>,
+    factory: &Factory<'_>,
+    seed: [u8; SEED_LEN],
+    now: Now,
+) -> Result<(&'static mut Machine, &'static Desk), Stop> {
+    let record = load(store, factory)?;
     let is_member = record.standing != Standing::Decommissioned;
+    let device_id = factory.device_id.clone();
     let machine = MACHINE.try_uninit().ok_or(Stop::Again)?;
     let machine = machine.write(Machine::new(policy(factory), device_id, record, seed, now));
     let desk = DESK.try_uninit().ok_or(Stop::Again)?;
-    let desk = &*desk.write(Desk::new(machine.reading(now), now.mono));
+    let desk = desk.write(Desk::new(machine.reading(now), now.mono));
     desk.file(machine.record());
     if factory.policy.decommission && is_member {
         let _first = desk.command(Command::Decommission);
     }
+    Ok((machine, desk))
+}
+
+/// The machine's shell, and the driver that does what it wants.
+#[inline(never)]
+fn drive<B: Board>(context: Context<'_, B>, machine: &mut Machine) -> Result<(), Stop> {
+    let Context { clock, desk, .. } = context;
     let mut ports = Ports {
         clock: BoardClock(clock),
         storage: SharedStore { store: context.store, desk },
@@ -189,9 +205,8 @@ fn drive<B: Board>(context: Context<'_, B>, record: Record, seed: [u8; 32]) -> R
     let lasting = LASTING.try_take().ok_or(Stop::Again)?;
     lasting.resume(context.reserved());
     let driver = Driver {
-        machine: MachineRoom { context, desk, shell, in_use, stack_peak, is_wiped },
+        machine: MachineRoom { context, shell, in_use, stack_peak, is_wiped },
         workspace: Workspace::new(CRYPT.try_take().ok_or(Stop::Again)?),
-        memory: MEMORY.try_take().ok_or(Stop::Again)?,
         lasting,
     };
     match driver.run() {
@@ -208,8 +223,8 @@ fn policy(factory: &Factory<'_>) -> Policy {
     }
 }
 
-#[inline(never)]
 /// The record to start from.
+#[inline(never)]
 fn load<F: NorFlash>(store: &mut FlashStore<'_, F>, factory: &Factory<'_>) -> Result<Record, Stop> {
     let record = block_on(store.load()).map_err(|why| {
         error!("record: {why}");

@@ -36,7 +36,7 @@ use embedded_tls::blocking::{
     TlsError as LibraryError,
 };
 use fleetcert_core::record::CERTIFICATE_LEN_MAX;
-use fleetcert_core::time::{Reading, Validity};
+use fleetcert_core::time::{Reading, Validity, Wall};
 use p256::elliptic_curve::rand_core::CryptoRngCore;
 
 use self::gate::{Gate, Ledger};
@@ -107,17 +107,17 @@ impl<F: FnMut(&[u8; 32]) -> Result<[u8; SIGNATURE_LEN], KeyFault>> Signer for F 
 pub struct Connection<'a, T: Read + ReadReady + Write> {
     tls: TlsConnection<'a, Gate<'a, T>, Aes128GcmSha256>,
     ledger: &'a Ledger,
-    server: Validity,
+    /// When the server's certificate is valid, from the handshake on.
+    server: Option<Validity>,
     is_ended: bool,
 }
 
 impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
-    /// Makes a connection over `transport`.
+    /// Makes a connection over `transport`: [`Connection::new`] and [`Connection::shake_hands`].
     ///
     /// # Errors
     ///
-    /// [`TlsError`]. Whatever it is, the server has seen nothing of `identity` unless it had proven
-    /// itself; where it can, it is told an alert. The transport is spent: pass a `&mut` to keep it.
+    /// Those of [`Connection::shake_hands`]. The transport is spent: pass a `&mut` to keep it.
     pub fn open<E: Ecdsa, R: CryptoRngCore>(
         transport: T,
         workspace: &'a mut Workspace<'_>,
@@ -125,32 +125,64 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
         identity: Option<Identity<'_>>,
         rng: &mut R,
     ) -> Result<Self, TlsError> {
+        let mut connection = Self::new(transport, workspace);
+        match connection.shake_hands(peer, identity, rng) {
+            Ok(()) => Ok(connection),
+            Err(fault) => {
+                drop(connection.close());
+                Err(fault)
+            }
+        }
+    }
+
+    /// A connection over `transport` on which nothing was said yet, and nothing can be before
+    /// [`Connection::shake_hands`]. On a small stack it is made where it stays.
+    pub fn new(transport: T, workspace: &'a mut Workspace<'_>) -> Self {
         let Workspace { buffers: Buffers { read, write }, ledger } = workspace;
         *ledger = Ledger::new();
         let ledger: &Ledger = ledger;
+        let tls = TlsConnection::new(Gate::new(transport, ledger, READ_LEN), read, write);
+        Self { tls, ledger, server: None, is_ended: false }
+    }
+
+    /// Makes the handshake.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]. Whatever it is, the server has seen nothing of `identity` unless it had proven
+    /// itself. The connection can only be closed then, which tells the server an alert where there
+    /// is one for it.
+    #[inline(never)]
+    pub fn shake_hands<E: Ecdsa, R: CryptoRngCore>(
+        &mut self,
+        peer: &Peer<'_, E>,
+        identity: Option<Identity<'_>>,
+        rng: &mut R,
+    ) -> Result<(), TlsError> {
         let found = identity.as_ref().map_or(0, |identity| identity.certificate.len());
-        if found > CERTIFICATE_LEN_MAX {
-            let max = CERTIFICATE_LEN_MAX;
-            return Err(TlsError::LocalCertificateTooLong { found, max });
-        }
-        let mut tls = TlsConnection::new(Gate::new(transport, ledger, READ_LEN), read, write);
-        match shake_hands(&mut tls, peer, identity, rng, ledger) {
+        let verified = if found > CERTIFICATE_LEN_MAX {
+            Err(TlsError::LocalCertificateTooLong { found, max: CERTIFICATE_LEN_MAX })
+        } else {
+            shake_hands(&mut self.tls, peer, identity, rng, self.ledger)
+        };
+        match verified {
             Ok(Verified { validity, .. }) => {
-                ledger.set_open();
-                Ok(Self { tls, ledger, server: validity, is_ended: false })
+                self.server = Some(validity);
+                self.ledger.set_open();
+                Ok(())
             }
             Err(fault) => {
-                ledger.fail(fault);
-                leave(tls, fault);
+                self.ledger.fail(fault);
                 Err(fault)
             }
         }
     }
 
     /// When the server's certificate is valid: a time that it tells is believed inside it only.
+    /// At no time, before the handshake.
     #[must_use]
-    pub const fn server_validity(&self) -> Validity {
-        self.server
+    pub fn server_validity(&self) -> Validity {
+        self.server.unwrap_or(Validity { not_before: Wall(u64::MAX), not_after: Wall(0) })
     }
 
     /// Reads what is there, without waiting for a record to begin: `None` if none has. What has
@@ -173,14 +205,23 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
         }
     }
 
-    /// Ends the connection; the transport is still to be closed.
+    /// Ends the connection; the transport is still to be closed. After a fault in the handshake
+    /// the server is told an alert: the library's own farewell stays behind the gate then.
     pub fn close(self) -> T {
-        let (Ok(gate) | Err((gate, _))) = self.tls.close();
+        let fault = self.ledger.fault().filter(|_| self.server.is_none());
+        let (Ok(mut gate) | Err((mut gate, _))) = self.tls.close();
+        if let Some(alert) = fault.and_then(|fault| fault.alert()) {
+            gate.alert(alert);
+        }
         gate.into_transport()
     }
 
     fn usable(&self) -> Result<(), TlsError> {
-        self.ledger.fault().map_or(Ok(()), Err)
+        match self.ledger.fault() {
+            Some(fault) => Err(fault),
+            None if self.server.is_none() => Err(TlsError::PeerUnproven),
+            None => Ok(()),
+        }
     }
 
     /// What an error of the library's was. All but a timeout between two records is the end.
@@ -193,7 +234,6 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
     }
 }
 
-#[inline(never)]
 /// The handshake; what it proved is in the ledger, and nowhere else.
 fn shake_hands<'a, T: Read + ReadReady + Write + 'a, E: Ecdsa, R: CryptoRngCore>(
     tls: &mut TlsConnection<'a, Gate<'a, T>, Aes128GcmSha256>,
@@ -213,18 +253,6 @@ fn shake_hands<'a, T: Read + ReadReady + Write + 'a, E: Ecdsa, R: CryptoRngCore>
         (Some(fault), _) => Err(fault),
         (None, Err(error)) => Err(translate(error)),
         (None, Ok(())) => handshake.verified().ok_or(TlsError::PeerUnproven),
-    }
-}
-
-/// Takes leave after a fault, which is in the ledger: the library's own farewell stays behind the
-/// gate.
-fn leave<T: Read + ReadReady + Write>(
-    tls: TlsConnection<'_, Gate<'_, T>, Aes128GcmSha256>,
-    fault: TlsError,
-) {
-    let (Ok(mut gate) | Err((mut gate, _))) = tls.close();
-    if let Some(alert) = fault.alert() {
-        gate.alert(alert);
     }
 }
 

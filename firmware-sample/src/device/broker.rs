@@ -12,23 +12,21 @@ use core::cell::Cell;
 use fleetcert_core::lifecycle::{Command, Phase};
 use fleetcert_core::policy::backoff_ms;
 use fleetcert_core::record::{Serial, Slot};
-use fleetcert_core::time::{Mono, Reading};
+use fleetcert_core::time::Mono;
 use fleetcert_core::topic::Channel;
 use log::{debug, info, warn};
 use p256::elliptic_curve::rand_core::RngCore as _;
 
 use crate::board::Board;
-use crate::factory::Server;
 use crate::mqtt::{
     self, Asked, Event, Heard, Introduction, MqttError, Order, Outbox, PublishError, Refusal,
     Session, birth,
 };
 use crate::store::Generations;
-use crate::tls::{KeyFault, TlsError, Workspace};
 
 use super::desk::Desk;
 use super::health::Health;
-use super::line::{Context, EXCHANGE_MS_MAX, Line, LineError, Stream};
+use super::line::{Context, Line, Stream};
 
 /// Seconds between two signs of life.
 const KEEP_ALIVE_S: u16 = 60;
@@ -56,11 +54,11 @@ pub(super) struct Lasting {
 }
 
 /// A session.
-pub(super) struct Online<'l, B: Board> {
-    session: Session<'l, Stream<'l, B>>,
-    deadline_ms: &'l Cell<u64>,
-    heard: &'l mut Heard,
-    health: &'l mut Health,
+pub(super) struct Online<'a, 'l, 't, B: Board> {
+    session: Session<'a, &'a mut Stream<'l, 't, B>>,
+    deadline_ms: &'a Cell<u64>,
+    heard: &'a mut Heard,
+    health: &'a mut Health,
     generation: u64,
     serial: Serial,
     /// The phase that the last birth told.
@@ -107,31 +105,19 @@ impl Lasting {
         self.dial_at
     }
 
-    /// Begins a session with the slot's identity.
+    /// Begins a session with the slot's identity, which was shown on `line`.
     #[inline(never)]
-    pub(super) fn dial<'l, 'd: 'l, B: Board>(
-        &'l mut self,
-        context: &Context<'d, B>,
-        desk: &Desk,
-        workspace: &'l mut Workspace<'_>,
+    pub(super) fn begin<'a, 'l, 't, B: Board>(
+        &'a mut self,
+        context: &Context<'a, B>,
+        line: Line<'a, 'l, 't, B>,
         slot: Slot,
-        reading: Reading,
-    ) -> Result<Online<'l, B>, MqttError> {
-        let target = context.broker().ok_or(MqttError::Introduction)?;
+    ) -> Result<Online<'a, 'l, 't, B>, MqttError> {
+        let Line { stream, deadline_ms } = line;
         let Self { outbox, generations, heard, health, .. } = self;
-        health.begin(outbox);
+        let serial = context.desk.identity(slot, |identity| identity.serial.clone());
         let generation = generations.next(|end| context.reserve(end));
-        let until_ms = context.now().plus_ms(EXCHANGE_MS_MAX).0;
-        let (serial, line) = desk
-            .identity(slot, |identity| {
-                let shown = Some((slot, identity));
-                let line = context.open(target, workspace, shown, reading, until_ms);
-                (identity.serial.clone(), line)
-            })
-            .ok_or(MqttError::Stream(TlsError::LocalKey(KeyFault::Lost)))?;
-        let Line { stream, deadline_ms } =
-            line.map_err(|error| unreached(&target.server, error))?;
-        let phase = desk.phase();
+        let phase = context.desk.phase();
         let birth = birth(generation, phase.code()).unwrap_or_default();
         let introduction = Introduction {
             device_id: &context.factory.device_id,
@@ -139,8 +125,10 @@ impl Lasting {
             keep_alive_s: KEEP_ALIVE_S,
             birth: birth.as_bytes(),
         };
+        health.begin(outbox);
         let session = Session::open(stream, introduction, outbox, context.now().0)?;
         info!("broker: connected, generation {generation}");
+        let serial = serial.unwrap_or_default();
         Ok(Online { session, deadline_ms, heard, health, generation, serial, phase })
     }
 
@@ -168,7 +156,7 @@ impl Lasting {
     }
 }
 
-impl<B: Board> Online<'_, B> {
+impl<B: Board> Online<'_, '_, '_, B> {
     /// Whose session it is.
     pub(super) const fn serial(&self) -> &Serial {
         &self.serial
@@ -181,8 +169,8 @@ impl<B: Board> Online<'_, B> {
 
     /// Hears what has come and says what there is to say, without waiting for anything to begin.
     /// How the session ended, if it has.
-    pub(super) fn attend(&mut self, context: &Context<'_, B>, desk: &Desk) -> Option<Ending> {
-        let now = context.now();
+    pub(super) fn attend(&mut self, context: &Context<'_, B>) -> Option<Ending> {
+        let (now, desk) = (context.now(), context.desk);
         self.deadline_ms.set(now.plus_ms(SESSION_MS_MAX).0);
         loop {
             match self.hear(desk, now) {
@@ -203,7 +191,7 @@ impl<B: Board> Online<'_, B> {
     pub(super) fn close(self, context: &Context<'_, B>) {
         let Self { session, deadline_ms, .. } = self;
         deadline_ms.set(context.now().plus_ms(GOODBYE_MS_MAX).0);
-        context.close(session.close(), deadline_ms);
+        session.close();
         debug!("broker: session ended");
     }
 
@@ -276,9 +264,4 @@ impl<B: Board> Online<'_, B> {
             self.phase = phase;
         }
     }
-}
-
-fn unreached(server: &Server<'_>, error: LineError) -> MqttError {
-    warn!("broker {}:{}: {error}", server.host(), server.port());
-    MqttError::Stream(TlsError::from(error))
 }

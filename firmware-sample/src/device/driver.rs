@@ -14,12 +14,13 @@ use log::{error, info, warn};
 
 use crate::board::Board;
 use crate::keystore::KeyStore as _;
-use crate::tls::Workspace;
+use crate::mqtt::MqttError;
+use crate::tls::{TlsError, Workspace};
 
 use super::broker::{Ending, Lasting, Online};
-use super::desk::{Desk, Order, Reply};
-use super::line::Context;
-use super::provisioner::{Memory, Provisioner};
+use super::desk::{Order, Reply};
+use super::line::{Context, EXCHANGE_MS_MAX};
+use super::provisioner::Provisioner;
 
 /// Between two looks at a session, at most: its pings and what the machine says are as late as that.
 const LOOK_MS: u64 = 500;
@@ -31,14 +32,12 @@ pub(super) type Shell<'s> = Pin<&'s mut dyn Future<Output = Result<(), Unexpecte
 pub(super) struct Driver<'d, 's, B: Board> {
     pub(super) machine: MachineRoom<'d, 's, B>,
     pub(super) workspace: Workspace<'d>,
-    pub(super) memory: &'d mut Memory,
     pub(super) lasting: &'d mut Lasting,
 }
 
 /// The machine's shell and what it decides about: what goes on while a session lives, too.
 pub(super) struct MachineRoom<'d, 's, B: Board> {
     pub(super) context: Context<'d, B>,
-    pub(super) desk: &'d Desk,
     pub(super) shell: Shell<'s>,
     /// Whose identity sessions begin with.
     pub(super) in_use: Option<Slot>,
@@ -55,7 +54,7 @@ impl<'d, B: Board> Driver<'d, '_, B> {
     pub(super) fn run(mut self) -> Result<Infallible, Unexpected> {
         loop {
             self.machine.turn()?;
-            if let Some(order) = self.machine.desk.take_order() {
+            if let Some(order) = self.machine.context.desk.take_order() {
                 self.perform(order)?;
             } else {
                 self.idle()?;
@@ -65,7 +64,7 @@ impl<'d, B: Board> Driver<'d, '_, B> {
 
     #[inline(never)]
     fn perform(&mut self, order: Order) -> Result<(), Unexpected> {
-        let desk = self.machine.desk;
+        let desk = self.machine.context.desk;
         match order {
             Order::Adopt { slot } => desk.answer(Reply::Done(self.machine.adopt(slot))),
             Order::Consult { slot, reading } => {
@@ -85,13 +84,13 @@ impl<'d, B: Board> Driver<'d, '_, B> {
     }
 
     fn provisioner(&mut self, reading: Reading) -> Provisioner<'_, 'd, B> {
-        let Self { machine: MachineRoom { context, desk, .. }, workspace, memory, .. } = self;
-        Provisioner { context: *context, desk, workspace, memory, reading }
+        let Self { machine: MachineRoom { context, .. }, workspace, .. } = self;
+        Provisioner { context: *context, workspace, reading }
     }
 
     /// The provisioner first: a broker is shown only what the provisioner saw to be right.
     fn prove(&mut self, slot: Slot, reading: Reading) -> Result<(), Unexpected> {
-        let desk = self.machine.desk;
+        let desk = self.machine.context.desk;
         let Answer { outcome, server_time } = self.provisioner(reading).whoami(slot);
         let answer = |outcome| desk.answer(Reply::Proven(Answer { outcome, server_time }));
         let serial = match outcome {
@@ -108,8 +107,8 @@ impl<'d, B: Board> Driver<'d, '_, B> {
         } else if self.machine.context.broker().is_none() {
             answer(proof(BrokerProof::NotConfigured));
         } else {
-            let verdict =
-                self.meet_broker(slot, reading, || answer(proof(BrokerProof::Connected)))?;
+            let begun = || answer(proof(BrokerProof::Connected));
+            let verdict = self.meet_broker(slot, reading, &begun)?;
             match verdict {
                 // It was answered when the session began.
                 None => {}
@@ -128,12 +127,12 @@ impl<'d, B: Board> Driver<'d, '_, B> {
     /// The machine wants nothing: time for the broker, if there is one and an identity to come
     /// with, and if it may be tried.
     fn idle(&mut self) -> Result<(), Unexpected> {
-        let MachineRoom { context, desk, in_use, .. } = self.machine;
+        let MachineRoom { context, in_use, .. } = self.machine;
         let now = context.now();
         let due = in_use.filter(|_| context.broker().is_some());
         match due.map(|slot| (slot, self.lasting.dial_at())) {
             Some((slot, at)) if at <= now => {
-                self.meet_broker(slot, desk.reading(now), || {})?;
+                self.meet_broker(slot, context.desk.reading(now), &|| {})?;
             }
             Some((_, at)) => self.machine.rest(Some(at)),
             None => self.machine.rest(None),
@@ -148,19 +147,28 @@ impl<'d, B: Board> Driver<'d, '_, B> {
         &mut self,
         slot: Slot,
         reading: Reading,
-        begun: impl FnOnce(),
+        begun: &dyn Fn(),
     ) -> Result<Option<Failure>, Unexpected> {
-        let Self { machine, workspace, lasting, .. } = self;
-        let MachineRoom { context, desk, .. } = *machine;
+        let Self { machine, workspace, lasting } = self;
+        let context = machine.context;
+        let Some(target) = context.broker() else { return Ok(None) };
         let since = context.now();
-        let (ending, failure) = match lasting.dial(&context, desk, workspace, slot, reading) {
-            Ok(online) => {
-                begun();
-                (machine.attend(online)?, None)
+        let until_ms = since.plus_ms(EXCHANGE_MS_MAX).0;
+        let met = context.with_line(target, workspace, Some(slot), reading, until_ms, |line| {
+            let online = lasting.begin(&context, line, slot)?;
+            begun();
+            Ok(machine.attend(online))
+        });
+        let (ending, failure) = match met {
+            Ok(Ok(ending)) => (ending?, None),
+            Ok(Err(why)) => {
+                warn!("broker: {why}");
+                (Ending::Lost, Some(MqttError::into(why)))
             }
             Err(why) => {
-                warn!("broker: {why}");
-                (Ending::Lost, Some(why.into()))
+                let server = target.server;
+                warn!("broker {}:{}: {why}", server.host(), server.port());
+                (Ending::Lost, Some(TlsError::from(why).into()))
             }
         };
         lasting.ended(&context, ending, since);
@@ -177,7 +185,7 @@ impl<B: Board> MachineRoom<'_, '_, B> {
             // Nobody tells it to stop.
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        if self.desk.is_over() && !self.is_wiped {
+        if self.context.desk.is_over() && !self.is_wiped {
             self.wipe();
         }
         report_stack::<B>(&mut self.stack_peak);
@@ -185,16 +193,16 @@ impl<B: Board> MachineRoom<'_, '_, B> {
     }
 
     /// Keeps a session as long as it is good and its line is not needed.
-    fn attend(&mut self, mut online: Online<'_, B>) -> Result<Ending, Unexpected> {
+    fn attend(&mut self, mut online: Online<'_, '_, '_, B>) -> Result<Ending, Unexpected> {
         loop {
             self.turn()?;
-            match self.desk.take_order_if(|order| matches!(order, Order::Adopt { .. })) {
+            match self.context.desk.take_order_if(|order| matches!(order, Order::Adopt { .. })) {
                 Some(Order::Adopt { slot }) => {
-                    let is_same = self.desk.identity(slot, |i| i.serial == *online.serial());
+                    let is_same = self.context.desk.identity(slot, |i| i.serial == *online.serial());
                     let is_same = is_same == Some(true);
                     let adopted = self.adopt(slot);
                     let is_other = adopted.is_ok() && !is_same;
-                    self.desk.answer(Reply::Done(adopted));
+                    self.context.desk.answer(Reply::Done(adopted));
                     if is_other {
                         online.close(&self.context);
                         return Ok(Ending::Planned);
@@ -203,11 +211,11 @@ impl<B: Board> MachineRoom<'_, '_, B> {
                 }
                 Some(_) | None => {}
             }
-            if self.desk.has_order() {
+            if self.context.desk.has_order() {
                 online.close(&self.context);
                 return Ok(Ending::Planned);
             }
-            match online.attend(&self.context, self.desk) {
+            match online.attend(&self.context) {
                 Some(ending @ Ending::Overtaken(_)) => {
                     online.close(&self.context);
                     return Ok(ending);
@@ -243,7 +251,7 @@ impl<B: Board> MachineRoom<'_, '_, B> {
     /// Serves the network until something comes, the shell wants to be asked, or `at`.
     fn rest(&self, at: Option<Mono>) {
         let idle = self.context.now().plus_ms(LOOK_MS);
-        let until = [at, self.desk.alarm()].into_iter().flatten().min().unwrap_or(idle);
+        let until = [at, self.context.desk.alarm()].into_iter().flatten().min().unwrap_or(idle);
         self.context.net.wait(until.0);
     }
 }

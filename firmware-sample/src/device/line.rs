@@ -21,6 +21,8 @@ use crate::store::FlashStore;
 use crate::tls::{self, KeyFault, Peer, TlsError, Workspace};
 use crate::verifier::{self, ServerName, Verifier};
 
+use super::desk::Desk;
+
 /// From the question for an address to the end of an exchange with the provisioner, or to the
 /// broker's word that it accepts us. A TPM may take a few seconds for a signature, and a flow
 /// with several of them is within this.
@@ -33,11 +35,12 @@ const CLOSE_MS_MAX: u64 = 2_000;
 type Tcp<'l, B> = net::Connection<'l, 'static, <B as Board>::Link, <B as Board>::Clock>;
 
 /// A protected stream to a server that has proven who it is.
-pub(super) type Stream<'l, B> = tls::Connection<'l, Tcp<'l, B>>;
+pub(super) type Stream<'l, 't, B> = tls::Connection<'l, &'l mut Tcp<'t, B>>;
 
 /// What a connection is made with: the parts of the device that outlive all of them.
 pub(super) struct Context<'d, B: Board> {
     pub(super) clock: B::Clock,
+    pub(super) desk: &'d Desk,
     pub(super) net: &'d Net<'static, B::Link, B::Clock>,
     pub(super) keys: &'d RefCell<&'static mut B::Keys>,
     pub(super) store: &'d RefCell<FlashStore<'static, B::Flash>>,
@@ -54,9 +57,10 @@ pub(super) struct Target<'t> {
 }
 
 /// A connection.
-pub(super) struct Line<'l, B: Board> {
-    pub(super) stream: Stream<'l, B>,
-    pub(super) deadline_ms: &'l Cell<u64>,
+pub(super) struct Line<'s, 'l, 't, B: Board> {
+    pub(super) stream: &'s mut Stream<'l, 't, B>,
+    /// Until when whatever is said and heard must be, by the board's clock.
+    pub(super) deadline_ms: &'s Cell<u64>,
 }
 
 /// Why there is no connection.
@@ -104,46 +108,62 @@ impl<'d, B: Board> Context<'d, B> {
         store.map_err(|_| Failure::StorageUnavailable)?.reserve(end)
     }
 
-    #[inline(never)]
-    /// Opens a connection until `deadline_ms`, with an identity to show or with none.
-    pub(super) fn open<'l>(
+    /// Opens a connection until `deadline_ms`, with an identity to show or with none, has `work`
+    /// done over it, and ends it in order, as far as the peer takes part in that.
+    ///
+    /// The connection stays where it is made: it is large, and the stack is small.
+    pub(super) fn with_line<T>(
         &self,
         target: Target<'_>,
-        workspace: &'l mut Workspace<'_>,
-        shown: Option<(Slot, &Identity)>,
+        workspace: &mut Workspace<'_>,
+        shown: Option<Slot>,
         reading: Reading,
         deadline_ms: u64,
-    ) -> Result<Line<'l, B>, LineError>
-    where
-        'd: 'l,
-    {
-        let Target { server, role } = target;
-        let name = ServerName::try_from(server.host()).map_err(|_| NetError::Name)?;
+        work: impl FnOnce(Line<'_, '_, '_, B>) -> T,
+    ) -> Result<T, LineError> {
+        let server = target.server;
         let address = self.net.resolve(server.host(), deadline_ms)?;
-        let tcp = self.net.connect(address, server.port(), deadline_ms)?;
+        let mut tcp = self.net.connect(address, server.port(), deadline_ms)?;
         let deadline_ms = tcp.deadline_ms();
-        let peer = Peer { verifier: self.verifier, name, server: role, reading };
-        let keys = self.keys;
-        let slot = shown.map_or(Slot::A, |(slot, _)| slot);
-        let mut signer = |digest: &[u8; 32]| sign(keys, slot, digest);
-        let identity = shown.map(|(_, identity)| tls::Identity {
-            certificate: &identity.certificate,
-            signer: &mut signer,
-        });
-        let mut random = self.random.try_borrow_mut().map_err(|_| LineError::Busy)?;
-        let before = self.clock.instructions();
-        let stream = tls::Connection::open(tcp, workspace, &peer, identity, &mut *random)?;
-        let spent = self.clock.instructions().saturating_sub(before);
-        info!("handshake with {target}: {spent} instructions");
-        Ok(Line { stream, deadline_ms })
-    }
-
-    /// Ends a connection in order, as far as the peer takes part in that.
-    pub(super) fn close(&self, stream: Stream<'_, B>, deadline_ms: &Cell<u64>) {
+        let mut stream = tls::Connection::new(&mut tcp, workspace);
+        let greeted = self.greet(target, &mut stream, shown, reading);
+        let done = greeted.map(|()| work(Line { stream: &mut stream, deadline_ms }));
         deadline_ms.set(self.now().plus_ms(CLOSE_MS_MAX).0);
-        if let Err(why) = stream.close().close() {
+        let _tcp = stream.close();
+        if let Err(why) = tcp.close() {
             debug!("taking leave: {why}");
         }
+        done
+    }
+
+    /// The handshake.
+    #[inline(never)]
+    fn greet(
+        &self,
+        target: Target<'_>,
+        stream: &mut Stream<'_, '_, B>,
+        shown: Option<Slot>,
+        reading: Reading,
+    ) -> Result<(), LineError> {
+        let Target { server, role } = target;
+        let name = ServerName::try_from(server.host()).map_err(|_| NetError::Name)?;
+        let peer = Peer { verifier: self.verifier, name, server: role, reading };
+        let mut random = self.random.try_borrow_mut().map_err(|_| LineError::Busy)?;
+        let before = self.clock.instructions();
+        match shown {
+            None => stream.shake_hands(&peer, None, &mut *random),
+            Some(slot) => {
+                let mut signer = |digest: &[u8; 32]| sign(self.keys, slot, digest);
+                let shaken = self.desk.identity(slot, |Identity { certificate, .. }| {
+                    let identity = tls::Identity { certificate, signer: &mut signer };
+                    stream.shake_hands(&peer, Some(identity), &mut *random)
+                });
+                shaken.unwrap_or(Err(TlsError::LocalKey(KeyFault::Lost)))
+            }
+        }?;
+        let spent = self.clock.instructions().saturating_sub(before);
+        info!("handshake with {target}: {spent} instructions");
+        Ok(())
     }
 }
 

@@ -25,8 +25,7 @@ use crate::http::{BUFFER_LEN, Client, Credential, Deadline, HttpError, Parties, 
 use crate::keystore::{INTRODUCTION_LEN_MAX, Introduction, KeyStore as _, SPKI_LEN};
 use crate::tls::{TlsError, Workspace};
 
-use super::desk::Desk;
-use super::line::{Context, EXCHANGE_MS_MAX, Line, LineError, Stream, key_fault};
+use super::line::{Context, EXCHANGE_MS_MAX, Stream, key_fault};
 
 /// Octets of a request for a certificate without its attributes, at most.
 const REQUEST_LEN_MAX: usize = 512;
@@ -42,27 +41,16 @@ const HOST_LEN_MAX: usize = crate::factory::HOST_LEN_MAX + 6;
 /// Statuses of a server that was never told of challenges: an EST server (RFC 9110 §15.5.5, §15.5.6).
 const UNKNOWN: [u16; 2] = [404, 405];
 
-/// The memory of an exchange, beside that of its connection.
-pub(super) struct Memory {
-    message: [u8; BUFFER_LEN],
-    draft: [u8; DRAFT_LEN],
-}
-
 /// The provisioner, as this device speaks to it.
 pub(super) struct Provisioner<'e, 'd, B: Board> {
     pub(super) context: Context<'d, B>,
-    pub(super) desk: &'d Desk,
     pub(super) workspace: &'e mut Workspace<'d>,
-    pub(super) memory: &'e mut Memory,
     /// What the machine knows of the time.
     pub(super) reading: Reading,
 }
 
 /// A client on a connection of this device's.
-type Exchange<'c, 'l, B> = Client<'c, Stream<'l, B>, <B as Board>::Clock>;
-
-/// The identity that a connection shows.
-type Shown<'i> = Option<(Slot, &'i Identity)>;
+type Exchange<'c, 'l, 't, B> = Client<'c, Stream<'l, 't, B>, <B as Board>::Clock>;
 
 /// What proves where a key is: octets of the attribute, and the challenge that it answers.
 struct Evidence {
@@ -87,7 +75,7 @@ impl<B: Board> Provisioner<'_, '_, B> {
             Err(_) => return Answer::failed(Failure::KeyUnavailable),
         };
         let applicant = Applicant { context, slot, request, spki: &spki };
-        self.exchange(shown, |client, draft, _| applicant.enroll(client, draft))
+        self.exchange(shown, |client, draft| applicant.enroll(client, draft))
     }
 
     #[inline(never)]
@@ -98,64 +86,61 @@ impl<B: Board> Provisioner<'_, '_, B> {
             Ok(mut random) => random.fill_bytes(&mut nonce),
             Err(_) => return Answer::failed(Failure::KeyUnavailable),
         }
-        self.exchange(Some(slot), |client, _, _| client.whoami(&nonce))
+        self.exchange(Some(slot), |client, _| client.whoami(&nonce))
     }
 
     #[inline(never)]
     /// Asks for the time, and when to renew the identity.
     pub(super) fn advice(&mut self, slot: Slot) -> Answer<Advice> {
-        self.exchange(Some(slot), |client, _, certificate| client.renewal_info(certificate))
+        let desk = self.context.desk;
+        self.exchange(Some(slot), |client, _| {
+            let told = desk.identity(slot, |identity| client.renewal_info(&identity.certificate));
+            told.unwrap_or(key_failed(&Failure::KeyLost))
+        })
     }
 
-    /// One connection, and what is asked over it: with the certificate that was shown, if one was.
+    /// One connection, and what is asked over it.
     fn exchange<T>(
         &mut self,
         shown: Option<Slot>,
-        ask: impl FnOnce(&mut Exchange<'_, '_, B>, &mut [u8; DRAFT_LEN], &[u8]) -> Told<T>,
+        ask: impl FnOnce(&mut Exchange<'_, '_, '_, B>, &mut [u8; DRAFT_LEN]) -> Told<T>,
     ) -> Answer<T> {
-        let desk = self.desk;
-        match shown {
-            Some(slot) => desk
-                .identity(slot, |identity| self.exchange_as(Some((slot, identity)), ask))
-                .unwrap_or(Answer::failed(Failure::KeyLost)),
-            None => self.exchange_as(None, ask),
-        }
-    }
-
-    fn exchange_as<T>(
-        &mut self,
-        shown: Shown<'_>,
-        ask: impl FnOnce(&mut Exchange<'_, '_, B>, &mut [u8; DRAFT_LEN], &[u8]) -> Told<T>,
-    ) -> Answer<T> {
-        let Self { context, workspace, memory, reading, .. } = self;
-        let certificate = shown.map_or(&[][..], |(_, identity)| &identity.certificate);
-        let server = context.factory.provisioner;
+        let Self { context, workspace, reading, .. } = self;
         let at_ms = context.now().plus_ms(EXCHANGE_MS_MAX).0;
         let target = context.provisioner();
-        let line = match context.open(target, workspace, shown, *reading, at_ms) {
-            Ok(line) => line,
-            Err(error) => {
-                warn!("provisioner {}:{}: {error}", server.host(), server.port());
-                return Answer::failed(failure(error));
-            }
-        };
-        let Line { mut stream, deadline_ms } = line;
-        let host = host(server.host(), server.port());
-        let provisioner = enroll::Provisioner { host: &host, label: context.factory.label };
-        let parties = Parties { device_id: &context.factory.device_id, provisioner };
-        let deadline = Deadline { clock: context.clock, at_ms };
-        let validity = stream.server_validity();
-        let told = {
-            let mut client =
-                Client::new(&mut stream, validity, parties, deadline, &mut memory.message);
-            ask(&mut client, &mut memory.draft, certificate)
-        };
-        if let Err(error) = &told.outcome {
-            warn!("provisioner {host}: {error}");
-        }
-        context.close(stream, deadline_ms);
-        told.into()
+        let answer = context.with_line(target, workspace, shown, *reading, at_ms, |line| {
+            converse(context, line.stream, at_ms, ask)
+        });
+        answer.unwrap_or_else(|error| {
+            let server = target.server;
+            warn!("provisioner {}:{}: {error}", server.host(), server.port());
+            Answer::failed(TlsError::from(error).into())
+        })
     }
+}
+
+/// What is asked over a connection. Its memory is on the stack: a handshake needs as much of that
+/// again, and is over.
+#[inline(never)]
+fn converse<B: Board, T>(
+    context: &Context<'_, B>,
+    stream: &mut Stream<'_, '_, B>,
+    at_ms: u64,
+    ask: impl FnOnce(&mut Exchange<'_, '_, '_, B>, &mut [u8; DRAFT_LEN]) -> Told<T>,
+) -> Answer<T> {
+    let (mut message, mut draft) = ([0; BUFFER_LEN], [0; DRAFT_LEN]);
+    let server = context.factory.provisioner;
+    let host = host(server.host(), server.port());
+    let provisioner = enroll::Provisioner { host: &host, label: context.factory.label };
+    let parties = Parties { device_id: &context.factory.device_id, provisioner };
+    let deadline = Deadline { clock: context.clock, at_ms };
+    let validity = stream.server_validity();
+    let mut client = Client::new(stream, validity, parties, deadline, &mut message);
+    let told = ask(&mut client, &mut draft);
+    if let Err(error) = &told.outcome {
+        warn!("provisioner {host}: {error}");
+    }
+    told.into()
 }
 
 /// A key that is to have a certificate.
@@ -169,7 +154,7 @@ struct Applicant<'a, 'd, B: Board> {
 impl<B: Board> Applicant<'_, '_, B> {
     fn enroll(
         &self,
-        client: &mut Exchange<'_, '_, B>,
+        client: &mut Exchange<'_, '_, '_, B>,
         draft: &mut [u8; DRAFT_LEN],
     ) -> Told<Identity> {
         let evidence = match self.request.source {
@@ -206,7 +191,7 @@ impl<B: Board> Applicant<'_, '_, B> {
     /// Has the key's place proven, where it is in a TPM. The attribute lies at the front of `draft`.
     fn attest(
         &self,
-        client: &mut Exchange<'_, '_, B>,
+        client: &mut Exchange<'_, '_, '_, B>,
         draft: &mut [u8; DRAFT_LEN],
     ) -> Told<Option<Evidence>> {
         let is_required = self.context.factory.policy.attested_only;
@@ -259,22 +244,12 @@ impl<B: Board> Applicant<'_, '_, B> {
     }
 }
 
-impl Memory {
-    pub(super) const fn new() -> Self {
-        Self { message: [0; BUFFER_LEN], draft: [0; DRAFT_LEN] }
-    }
-}
-
 fn key_error(failure: &Failure) -> HttpError {
     TlsError::LocalKey(key_fault(failure)).into()
 }
 
 fn key_failed<T>(failure: &Failure) -> Told<T> {
     Told { outcome: Err(key_error(failure)), server_time: None }
-}
-
-fn failure(error: LineError) -> Failure {
-    TlsError::from(error).into()
 }
 
 /// What the `Host` header says: the port too, unless it is that of HTTPS (RFC 9110 §4.2.2).
