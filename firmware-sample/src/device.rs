@@ -223,14 +223,9 @@ fn policy(factory: &Factory<'_>) -> Policy {
     }
 }
 
-/// The record to start from.
-#[inline(never)]
+/// The record to start from, which is no other device's.
 fn load<F: NorFlash>(store: &mut FlashStore<'_, F>, factory: &Factory<'_>) -> Result<Record, Stop> {
-    let record = block_on(store.load()).map_err(|why| {
-        error!("record: {why}");
-        Stop::Record
-    })?;
-    let record = record.unwrap_or_else(|| Record::new(BUILD_TIME));
+    let record = find(store)?;
     for identity in Slot::ALL.into_iter().filter_map(|slot| record.identity(slot)) {
         let name = Certificate::parse(&identity.certificate).ok();
         let name = name.as_ref().and_then(|certificate| certificate.common_name().ok());
@@ -240,6 +235,19 @@ fn load<F: NorFlash>(store: &mut FlashStore<'_, F>, factory: &Factory<'_>) -> Re
     }
     tell_identity(&record);
     Ok(record)
+}
+
+/// The record that is durable; a device without one has a life before it.
+#[inline(never)]
+fn find<F: NorFlash>(store: &mut FlashStore<'_, F>) -> Result<Record, Stop> {
+    match block_on(store.load()) {
+        Ok(Some(record)) => Ok(record),
+        Ok(None) => Ok(Record::new(BUILD_TIME)),
+        Err(why) => {
+            error!("record: {why}");
+            Err(Stop::Record)
+        }
+    }
 }
 
 fn tell_identity(record: &Record) {

@@ -396,6 +396,8 @@ impl Machine {
     /// `seed` is fresh randomness from the shell, for request names and jitter. The machine asks
     /// for nothing before its first [`Machine::handle`], usually of [`Input::Tick`].
     #[must_use]
+    // Its frame holds a record: on a small stack not to be added to that of its caller.
+    #[inline(never)]
     pub fn new(policy: Policy, device: DeviceId, record: Record, seed: [u8; 32], now: Now) -> Self {
         let mut time = Timekeeper::new(policy.build_time.max(record.floor));
         for identity in Slot::ALL.into_iter().filter_map(|slot| record.identity(slot)) {

@@ -285,6 +285,8 @@ impl Record {
     /// # Errors
     ///
     /// [`RecordError`], never a partial record.
+    // Its frame holds several records: on a small stack not to be added to that of its caller.
+    #[inline(never)]
     pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
         let (body, checksum) =
             bytes.split_last_chunk::<CHECKSUM_LEN>().ok_or(RecordError::Malformed)?;
