@@ -84,6 +84,12 @@ impl<'a, T: Read + ReadReady + Write + 'a> Stream for Connection<'a, T> {
     }
 }
 
+impl<S: Stream> Stream for &mut S {
+    fn read_if_ready(&mut self, octets: &mut [u8]) -> Result<Option<usize>, TlsError> {
+        S::read_if_ready(self, octets)
+    }
+}
+
 /// Who we are to the broker.
 #[derive(Clone, Copy, Debug)]
 pub struct Introduction<'i, 'b> {
