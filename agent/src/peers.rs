@@ -18,13 +18,14 @@ use fleetcert_core::lifecycle::BrokerProof;
 use fleetcert_core::port::{self, Advice, Answer, Proof};
 use fleetcert_core::record::{Identity, Kind, Request, Slot};
 use fleetcert_core::time::Reading;
+use fleetcert_core::time::server::Server;
 
 use crate::context::Context;
 use crate::est::{Applicant, Est, EstError, Told};
 use crate::link::Link;
 use crate::mqtt::{Broker, MqttError, NoBroker};
 use crate::net::{NetError, dial, verdict};
-use crate::tls::{Client, Server, SetupError, Trust};
+use crate::tls::{Client, SetupError, Trust};
 
 /// The peers of one device.
 #[derive(Debug)]

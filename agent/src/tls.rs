@@ -30,6 +30,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 
+use fleetcert_core::time::server::Server;
 use fleetcert_core::time::{Reading, Wall};
 
 use crate::keystore::Signer;
@@ -37,7 +38,6 @@ use crate::keystore::Signer;
 pub(crate) use self::key::SigningFailed;
 use self::key::StoredKey;
 use self::server::PinnedRoot;
-pub use self::server::{Instants, Server, When};
 
 /// Sessions that a broker's tickets are kept for: there is one broker.
 const SESSIONS_MAX: usize = 1;

@@ -26,22 +26,21 @@
 
 mod budget;
 mod certificate;
-mod instant;
 mod refusal;
 
 use core::time::Duration;
 
+use fleetcert_core::time::server::Instants;
 use fleetcert_core::time::{Reading, Validity, Wall};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use self::budget::Budgeted;
 use self::certificate::{Outline, Role};
-use self::instant::Instants;
 
+pub use fleetcert_core::time::server::Server;
 pub use rustls_pki_types::ServerName;
 
-pub use self::instant::Server;
 pub use self::refusal::{AnchorError, Refusal};
 pub use crate::ecdsa::{Ecdsa, POINT_LEN, Portable, SIGNATURE_LEN};
 
@@ -113,8 +112,9 @@ impl<'a, E: Ecdsa> Verifier<'a, E> {
     ) -> Result<Verified, Refusal> {
         let (leaf, issuers) = self.sort(chain)?;
         let budget = Budgeted::new(&self.ecdsa, SIGNATURES_MAX);
-        let verdict = Instants::of(server, reading)
-            .verify(|wall| self.verify_at(&leaf, &issuers, name, wall, &budget));
+        let verdict = Instants::of(server, reading).verify(Refusal::time_fault, |wall| {
+            self.verify_at(&leaf, &issuers, name, wall, &budget)
+        });
         verdict.map_err(|refusal| match refusal {
             _ if budget.is_overdrawn() => Refusal::SignaturesTooMany { max: SIGNATURES_MAX },
             Refusal::AlgorithmUnsupported | Refusal::ServerKeyUnsupported if is_rsa(chain) => {

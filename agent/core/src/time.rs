@@ -6,6 +6,8 @@
 //! it is. It must never raise the floor from a source that nobody authenticated: a floor set ten
 //! years ahead by a stray NTP answer would make every true time look wrong for ten years.
 
+pub mod server;
+
 use core::fmt;
 use core::time::Duration;
 

@@ -1,4 +1,4 @@
-//! When a server's certificate has to be valid, for a device that may not know the time.
+//! Servers under the pinned root, verified when their certificates have to be valid.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,115 +9,10 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
+use fleetcert_core::time::server::{Instants, Server, TimeFault};
 use fleetcert_core::time::{Confidence, Reading, Wall};
 
 use super::{SetupError, Trust};
-
-/// Whom a connection is to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Server {
-    /// The MQTT broker.
-    Broker,
-    /// The provisioning service, which can also tell us the time.
-    Provisioner,
-}
-
-/// When a server's chain has to be valid: one of the times is enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Instants {
-    /// When it should be.
-    pub first: When,
-    /// When it may be instead, if with `first` nothing but its time is wrong.
-    pub second: Option<When>,
-}
-
-/// A time that a chain is verified at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    /// At this instant.
-    At(Wall),
-    /// At some instant that is not before this one: we know no more. What ended before it is
-    /// expired; what begins after it may well have begun.
-    NotBefore(Wall),
-}
-
-/// How often [`When::NotBefore`] may move on to the beginning of a certificate: once for each of a
-/// chain, and a chain has three.
-const BEGINNINGS_MAX: usize = 3;
-
-impl Instants {
-    /// What `reading` allows towards `server` (`docs/decisions/0003-server-time.md`).
-    #[must_use]
-    pub fn of(server: Server, reading: Reading) -> Self {
-        let Reading { wall, confidence, floor } = reading;
-        let wall = wall.map_or(When::NotBefore(floor), When::At);
-        let second = match (confidence, server) {
-            (Confidence::Floored, Server::Provisioner) => Some(When::NotBefore(floor)),
-            (Confidence::Floored | Confidence::Trusted | Confidence::Unknown, _) => None,
-        };
-        Self { first: wall, second }
-    }
-
-    /// Verifies at these times: whatever `verify` says last, and never a success that it did not
-    /// report itself.
-    ///
-    /// # Errors
-    ///
-    /// That of the first time: the second is an offer, and its failure would name a time that
-    /// nobody believes in.
-    pub fn verify<T>(self, mut verify: impl FnMut(Wall) -> Result<T, Error>) -> Result<T, Error> {
-        let error = match self.first.verify(&mut verify) {
-            Ok(verified) => return Ok(verified),
-            Err(error) => error,
-        };
-        match self.second {
-            Some(second) if is_of_time(&error) => second.verify(&mut verify).map_err(|_| error),
-            _ => Err(error),
-        }
-    }
-}
-
-impl When {
-    fn verify<T>(self, verify: &mut impl FnMut(Wall) -> Result<T, Error>) -> Result<T, Error> {
-        let mut wall = match self {
-            Self::At(wall) => return verify(wall),
-            Self::NotBefore(floor) => floor,
-        };
-        let mut verdict = verify(wall);
-        for _ in 0..BEGINNINGS_MAX {
-            let Some(later) = verdict.as_ref().err().and_then(|error| beginning_after(wall, error))
-            else {
-                break;
-            };
-            wall = later;
-            verdict = verify(wall);
-        }
-        verdict
-    }
-}
-
-/// When the certificate begins that was refused for beginning after `wall`.
-fn beginning_after(wall: Wall, error: &Error) -> Option<Wall> {
-    match error {
-        Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
-            Some(Wall(not_before.as_secs())).filter(|beginning| *beginning > wall)
-        }
-        _ => None,
-    }
-}
-
-/// Whether a certificate was refused because of the time. More may be wrong with it.
-fn is_of_time(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::InvalidCertificate(
-            CertificateError::Expired
-                | CertificateError::ExpiredContext { .. }
-                | CertificateError::NotValidYet
-                | CertificateError::NotValidYetContext { .. }
-        )
-    )
-}
 
 /// Verifies servers under the pinned root, at the instants of the latest reading.
 #[derive(Debug)]
@@ -157,7 +52,7 @@ impl ServerCertVerifier for PinnedRoot {
         ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        Instants::of(self.server, self.reading()).verify(|wall| {
+        Instants::of(self.server, self.reading()).verify(time_fault, |wall| {
             let now = unix_time(wall);
             self.inner.verify_server_cert(
                 end_entity,
@@ -200,135 +95,45 @@ impl TimeProvider for PinnedRoot {
     }
 }
 
+/// What time has to do with an error of rustls.
+const fn time_fault(error: &Error) -> TimeFault {
+    use CertificateError as E;
+    match error {
+        Error::InvalidCertificate(E::NotValidYetContext { not_before, .. }) => {
+            TimeFault::Begins(Wall(not_before.as_secs()))
+        }
+        Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. } | E::NotValidYet) => {
+            TimeFault::Other
+        }
+        _ => TimeFault::None,
+    }
+}
+
 fn unix_time(wall: Wall) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(wall.0))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use super::*;
 
-    use rustls::pki_types::UnixTime;
-    use rustls::{CertificateError, Error};
-
-    use fleetcert_core::time::{Confidence, Reading, Wall};
-
-    use super::{Instants, Server, When};
-
-    const FLOOR: Wall = Wall(1_000);
-    const WALL: Wall = Wall(5_000);
-
-    fn reading(confidence: Confidence) -> Reading {
-        let wall = (confidence != Confidence::Unknown).then_some(WALL);
-        Reading { wall, confidence, floor: FLOOR }
-    }
-
+    /// Goal: of rustls's errors those that time explains are told, with a beginning where there
+    /// is one; and no other.
     #[test]
-    fn a_trusted_clock_is_the_only_time_for_either_server() {
-        for server in [Server::Broker, Server::Provisioner] {
-            let instants = Instants::of(server, reading(Confidence::Trusted));
-            assert_eq!(instants, Instants { first: When::At(WALL), second: None });
+    fn faults_of_time_are_told_from_others() {
+        let (time, not_before, not_after) =
+            (unix_time(Wall(5)), unix_time(Wall(7)), unix_time(Wall(3)));
+        for (error, fault) in [
+            (CertificateError::Expired, TimeFault::Other),
+            (CertificateError::ExpiredContext { time, not_after }, TimeFault::Other),
+            (CertificateError::NotValidYet, TimeFault::Other),
+            (CertificateError::NotValidYetContext { time, not_before }, TimeFault::Begins(Wall(7))),
+            (CertificateError::UnknownIssuer, TimeFault::None),
+            (CertificateError::NotValidForName, TimeFault::None),
+            (CertificateError::Revoked, TimeFault::None),
+        ] {
+            assert_eq!(time_fault(&error.into()), fault);
         }
-    }
-
-    #[test]
-    fn without_a_clock_it_is_not_before_the_floor_for_either_server() {
-        for server in [Server::Broker, Server::Provisioner] {
-            let instants = Instants::of(server, reading(Confidence::Unknown));
-            assert_eq!(instants, Instants { first: When::NotBefore(FLOOR), second: None });
-        }
-    }
-
-    #[test]
-    fn an_unvouched_clock_gives_the_provisioner_alone_a_second_chance() {
-        let floored = reading(Confidence::Floored);
-        let provisioner = Instants::of(Server::Provisioner, floored);
-        let second = Some(When::NotBefore(FLOOR));
-        assert_eq!(provisioner, Instants { first: When::At(WALL), second });
-        let broker = Instants::of(Server::Broker, floored);
-        assert_eq!(broker, Instants { first: When::At(WALL), second: None });
-    }
-
-    /// Goal: the second chance is given after errors of time only, and the first error is told.
-    #[test]
-    fn only_a_fault_of_time_leads_to_the_second_chance() {
-        let instants = Instants { first: When::At(WALL), second: Some(When::NotBefore(FLOOR)) };
-        let of_time = [CertificateError::Expired, CertificateError::NotValidYet];
-        for error in of_time {
-            let mut tried = Vec::new();
-            let verified = instants.verify(|at| {
-                tried.push(at);
-                if at == FLOOR { Ok(at) } else { Err(Error::InvalidCertificate(error.clone())) }
-            });
-            assert_eq!((verified, tried), (Ok(FLOOR), vec![WALL, FLOOR]));
-        }
-        let others = [CertificateError::UnknownIssuer, CertificateError::NotValidForName];
-        for error in others {
-            let mut tried = Vec::new();
-            let verified: Result<(), _> = instants.verify(|at| {
-                tried.push(at);
-                Err(Error::InvalidCertificate(error.clone()))
-            });
-            assert_eq!((verified.unwrap_err(), tried), (error.into(), vec![WALL]));
-        }
-    }
-
-    #[test]
-    fn a_failure_at_both_times_tells_the_one_at_the_time_we_believe_in() {
-        let instants = Instants { first: When::At(WALL), second: Some(When::NotBefore(FLOOR)) };
-        let verified: Result<(), _> = instants.verify(|at| {
-            let expired = CertificateError::Expired;
-            let unknown = CertificateError::UnknownIssuer;
-            Err(Error::InvalidCertificate(if at == WALL { expired } else { unknown }))
-        });
-        assert_eq!(verified, Err(CertificateError::Expired.into()));
-    }
-
-    /// A chain whose certificates begin at these times and end at `END`, as webpki judges it: the
-    /// issuers come first.
-    fn judge(beginnings: &[u64], at: Wall) -> Result<Wall, Error> {
-        let time = UnixTime::since_unix_epoch(Duration::from_secs(at.0));
-        if at > END {
-            return Err(CertificateError::Expired.into());
-        }
-        match beginnings.iter().find(|beginning| **beginning > at.0) {
-            Some(later) => {
-                let not_before = UnixTime::since_unix_epoch(Duration::from_secs(*later));
-                Err(CertificateError::NotValidYetContext { time, not_before }.into())
-            }
-            None => Ok(at),
-        }
-    }
-
-    const END: Wall = Wall(9_000);
-
-    /// Goal: a device without a clock that slept through a change of the server's certificate
-    /// accepts the new one: it began after the floor, and so may have.
-    #[test]
-    fn a_chain_that_begins_after_the_floor_is_accepted_by_who_knows_the_floor_only() {
-        let unknown = Instants::of(Server::Broker, reading(Confidence::Unknown));
-        assert_eq!(unknown.verify(|at| judge(&[500, 2_000, 7_000], at)), Ok(Wall(7_000)));
-        assert_eq!(unknown.verify(|at| judge(&[500, 600], at)), Ok(FLOOR));
-        let trusted = Instants::of(Server::Broker, reading(Confidence::Trusted));
-        trusted.verify(|at| judge(&[500, 7_000], at)).unwrap_err();
-        let floored = Instants::of(Server::Provisioner, reading(Confidence::Floored));
-        assert_eq!(floored.verify(|at| judge(&[500, 7_000], at)), Ok(Wall(7_000)));
-        let broker = Instants::of(Server::Broker, reading(Confidence::Floored));
-        broker.verify(|at| judge(&[500, 7_000], at)).unwrap_err();
-    }
-
-    #[test]
-    fn a_chain_that_ended_before_the_floor_or_never_holds_at_once_is_refused() {
-        let after = Reading { floor: Wall(9_001), ..reading(Confidence::Unknown) };
-        Instants::of(Server::Broker, after).verify(|at| judge(&[500], at)).unwrap_err();
-        let unknown = Instants::of(Server::Broker, reading(Confidence::Unknown));
-        unknown.verify(|at| judge(&[500, 9_500], at)).unwrap_err();
-        let mut looks = 0;
-        let endless: Result<(), _> = unknown.verify(|at| {
-            looks += 1;
-            judge(&[at.0 + 1], at).map(drop)
-        });
-        endless.unwrap_err();
-        assert_eq!(looks, 4);
+        assert_eq!(time_fault(&Error::DecryptError), TimeFault::None);
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use fleetcert_agent::keystore::{KeyFailure, Signer};
 use fleetcert_agent::net::{NetError, dial, verdict};
-use fleetcert_agent::tls::{Client, Server as Role};
+use fleetcert_agent::tls::Client;
 use fleetcert_core::event::Failure;
 use fleetcert_core::record::Slot;
+use fleetcert_core::time::server::Server as Role;
 use fleetcert_core::time::{Confidence, Reading, Wall};
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::CertificateError;

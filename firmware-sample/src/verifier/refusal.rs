@@ -4,6 +4,7 @@ use core::fmt;
 
 use fleetcert_core::event::Failure;
 use fleetcert_core::time::Wall;
+use fleetcert_core::time::server::TimeFault;
 use rustls_pki_types::UnixTime;
 
 /// Why a server's chain was refused. Each cause has a stable name: [`Refusal::code`].
@@ -139,10 +140,13 @@ impl Refusal {
         }
     }
 
-    /// Whether the chain was refused because of the time. More may be wrong with it.
-    #[must_use]
-    pub const fn is_of_time(&self) -> bool {
-        matches!(self, Self::Expired { .. } | Self::NotYetValid { .. })
+    /// What time has to do with it.
+    pub(super) const fn time_fault(&self) -> TimeFault {
+        match self {
+            Self::Expired { .. } => TimeFault::Other,
+            Self::NotYetValid { not_before, .. } => TimeFault::Begins(*not_before),
+            _ => TimeFault::None,
+        }
     }
 }
 
@@ -285,3 +289,22 @@ impl fmt::Display for AnchorError {
 
 impl core::error::Error for Refusal {}
 impl core::error::Error for AnchorError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a refusal that another instant may change is told from those that none does.
+    #[test]
+    fn faults_of_time_are_told_from_others() {
+        let (time, not_before, not_after) = (Wall(5), Wall(7), Wall(3));
+        for (refusal, fault) in [
+            (Refusal::Expired { time, not_after }, TimeFault::Other),
+            (Refusal::NotYetValid { time, not_before }, TimeFault::Begins(not_before)),
+            (Refusal::IssuerUnknown, TimeFault::None),
+            (Refusal::ValidityInverted, TimeFault::None),
+        ] {
+            assert_eq!(refusal.time_fault(), fault, "{refusal}");
+        }
+    }
+}
