@@ -2,7 +2,7 @@
 //!
 //! **What it is.** Each slot's key is a blob in a sector of flash, wrapped by the TPM under a
 //! storage primary that it makes again from its seed whenever it is needed. Two more sectors hold
-//! the [`anchor`], which says which TPM the blobs belong to. It is the agent's key store, with the
+//! the anchor, which says which TPM the blobs belong to. It is the agent's key store, with the
 //! same decisions, in less memory: nothing is kept but the TPM's buffer and one saved context.
 //!
 //! **What it must never do.** Touch a blob because its TPM is out of reach, or is another one. Make
@@ -35,7 +35,7 @@ use fleetcert_tpm::template::Template;
 use fleetcert_tpm::tpm::Sharing;
 use fleetcert_tpm::transact::Transact;
 use fleetcert_tpm::vault::{
-    CERTIFIED_LEN_MAX, EkKey, KEY_BLOB_LEN_MAX, KeyBlob, Options, Vault, VaultError,
+    CERTIFIED_LEN_MAX, EkKey, KEY_BLOB_LEN_MAX, KeyBlob, Options, Statement, Vault, VaultError,
 };
 use log::{error, info, warn};
 use sha2::{Digest as _, Sha256};
@@ -96,54 +96,84 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> TpmKeys<F, T> {
         if self.is_open {
             return Ok(());
         }
-        let parent = match self.anchor()? {
-            Found::Body(anchor) => {
-                // With one copy it is as good an anchor, until something happens to that.
-                let _mended = self.keep(&anchor);
-                Some(anchor.parent)
-            }
+        let parent = self.anchored_parent()?;
+        self.is_anchored = parent.is_some();
+        self.vault.expect(parent);
+        let started = self.start();
+        started.map_err(|error| self.told(&error))?;
+        self.is_open = true;
+        Ok(())
+    }
+
+    /// Starts the TPM, and says what it is.
+    #[inline(never)]
+    fn start(&mut self) -> Result<(), VaultError<T::Error>> {
+        self.vault.start()?;
+        let found = self.vault.properties()?;
+        let lockout = found.lockout;
+        info!(
+            "TPM: {}, firmware {}, {} of {} failed authorizations",
+            found.manufacturer(),
+            found.firmware,
+            lockout.counter,
+            lockout.max
+        );
+        Ok(())
+    }
+
+    /// The storage key that is anchored; both copies of the anchor are made whole.
+    #[inline(never)]
+    fn anchored_parent(&mut self) -> Result<Option<Name>, Failure> {
+        let mut content = [0; ANCHOR_LEN_MAX];
+        let parent = match self.anchor(&mut content)? {
+            Found::Body(anchor) => Some(anchor.parent),
             Found::Damaged => {
                 warn!("keys: both copies of the anchor are damaged");
                 None
             }
             Found::Nothing => None,
         };
-        self.is_anchored = parent.is_some();
-        self.vault.expect(parent);
-        let started = self.vault.start().and_then(|()| self.vault.properties());
-        let found = started.map_err(|error| self.told(&error))?;
-        info!(
-            "TPM: {}, firmware {}, {} of {} failed authorizations",
-            found.manufacturer(),
-            found.firmware,
-            found.lockout.counter,
-            found.lockout.max
-        );
-        self.is_open = true;
-        Ok(())
+        if let Some(content) = Anchor::whole(&content) {
+            // With one copy it is as good an anchor, until something happens to that.
+            let _mended = self.keep(content);
+        }
+        Ok(parent)
     }
 
-    /// The first whole copy of the anchor.
+    /// Reads the first whole copy of the anchor.
     #[inline(never)]
-    fn anchor(&mut self) -> Result<Found<Anchor>, Failure> {
-        let mut content = [0; ANCHOR_LEN_MAX];
-        let mut found = Found::Nothing;
+    fn anchor<'c>(
+        &mut self,
+        content: &'c mut [u8; ANCHOR_LEN_MAX],
+    ) -> Result<Found<Anchor<'c>>, Failure> {
+        let mut is_damaged = false;
         for index in ANCHORS {
-            self.sectors.read(index, &mut content)?;
-            match Anchor::find(&content) {
-                Found::Body(anchor) => return Ok(Found::Body(anchor)),
-                Found::Damaged => found = Found::Damaged,
+            self.sectors.read(index, content)?;
+            match Anchor::find(content) {
+                Found::Body(_) => return Ok(Anchor::find(content)),
+                Found::Damaged => is_damaged = true,
                 Found::Nothing => {}
             }
         }
-        Ok(found)
+        Ok(if is_damaged { Found::Damaged } else { Found::Nothing })
     }
 
-    /// Makes both copies this one, the first before the second.
-    #[inline(never)]
-    fn keep(&mut self, anchor: &Anchor) -> Result<(), Failure> {
-        let mut content = [0; ANCHOR_LEN_MAX];
-        let content = anchor.write(&mut content).ok_or(Failure::KeyUnavailable)?;
+    /// The anchor, which is there once a key was made.
+    fn known_anchor<'c>(
+        &mut self,
+        content: &'c mut [u8; ANCHOR_LEN_MAX],
+    ) -> Result<Anchor<'c>, Failure> {
+        match self.anchor(content)? {
+            Found::Body(anchor) => Ok(anchor),
+            Found::Damaged | Found::Nothing => {
+                error!("keys: the TPM is not known yet; it is with the first key");
+                Err(Failure::KeyUnavailable)
+            }
+        }
+    }
+
+    /// Makes both copies of the anchor this one, the first before the second.
+    fn keep(&mut self, content: &[u8]) -> Result<(), Failure> {
         for index in ANCHORS {
             if !self.sectors.holds(index, content)? {
                 self.sectors.replace(index, content)?;
@@ -187,20 +217,30 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> TpmKeys<F, T> {
         // Until that is done it is still the old one that is expected.
         self.is_open = false;
         self.vault.expect(None);
-        let surveyed = self.survey();
-        let anchor = surveyed.map_err(|error| self.told(&error))?;
-        self.keep(&anchor)?;
+        let parent = self.parent()?;
+        let ek = self.endorsement();
+        let ek = ek.map_err(|error| self.told(&error))?;
+        self.anchor_to(parent, ek)?;
         (self.is_open, self.is_anchored) = (true, true);
-        info!("keys: they live in the TPM with storage key {} from now on", Hex(&anchor.parent));
+        info!("keys: they live in this TPM from now on");
         Ok(())
     }
 
     #[inline(never)]
-    fn survey(&mut self) -> Result<Anchor, VaultError<T::Error>> {
-        let parent = self.vault.parent()?;
+    fn anchor_to(&mut self, parent: Name, ek: EkKey) -> Result<(), Failure> {
+        let mut content = [0; ANCHOR_LEN_MAX];
+        let content = match &self.vault.make(Template::AttestationKey) {
+            Ok(ak) => Anchor { parent, ek, ak: ak.as_bytes() }.write(&mut content),
+            Err(error) => return Err(self.told(error)),
+        };
+        self.keep(content.ok_or(Failure::KeyUnavailable)?)
+    }
+
+    /// The endorsement key of the TPM. What else is told about it is not kept.
+    #[inline(never)]
+    fn endorsement(&mut self) -> Result<EkKey, VaultError<T::Error>> {
         let mut room = [0; INTRODUCTION_LEN_MAX];
-        let ek = self.vault.endorsement(&mut room)?.key;
-        Ok(Anchor { parent, ek, ak: self.vault.make(Template::AttestationKey)? })
+        Ok(self.vault.endorsement(&mut room)?.key)
     }
 
     /// The blob in the slot.
@@ -213,26 +253,64 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> TpmKeys<F, T> {
             Found::Damaged => &[],
             Found::Nothing => return Err(Failure::KeyLost),
         };
-        let blob = KeyBlob::parse(octets).ok().filter(|blob| blob.is(Template::DeviceKey));
-        blob.ok_or_else(|| {
-            warn!("keys: slot {slot:?} holds no whole key: it was cut off, or changed");
-            Failure::KeyLost
-        })
+        match KeyBlob::parse(octets) {
+            Ok(blob) if blob.is(Template::DeviceKey) => Ok(blob),
+            _ => {
+                warn!("keys: slot {slot:?} holds no whole key: it was cut off, or changed");
+                Err(Failure::KeyLost)
+            }
+        }
+    }
+
+    /// Has the TPM work with the slot's key.
+    // The blob is not kept on the stack while the TPM is started, or looked at for what is wrong.
+    fn with_key<R>(
+        &mut self,
+        slot: Slot,
+        work: impl FnOnce(&mut Self, &KeyBlob) -> Result<R, VaultError<T::Error>>,
+    ) -> Result<R, Failure> {
+        self.open()?;
+        let outcome = self.work(slot, work)?;
+        outcome.map_err(|error| self.told(&error))
+    }
+
+    #[inline(never)]
+    fn work<R>(
+        &mut self,
+        slot: Slot,
+        work: impl FnOnce(&mut Self, &KeyBlob) -> Result<R, VaultError<T::Error>>,
+    ) -> Result<Result<R, VaultError<T::Error>>, Failure> {
+        match &self.blob(slot) {
+            Ok(blob) => Ok(work(self, blob)),
+            Err(failure) => Err(failure.clone()),
+        }
     }
 
     /// Puts a key into the slot.
     fn put(&mut self, slot: Slot, source: KeySource) -> Result<(), Failure> {
-        let blob = match source {
-            KeySource::Fresh => {
-                let made = self.vault.make(Template::DeviceKey);
-                made.map_err(|error| self.told(&error))?
-            }
+        match source {
+            KeySource::Fresh => self.make(slot),
             KeySource::Other => {
                 self.probe(slot.other())?;
-                self.blob(slot.other())?
+                self.copy(slot)
             }
-        };
-        self.write(slot, &blob)
+        }
+    }
+
+    #[inline(never)]
+    fn make(&mut self, slot: Slot) -> Result<(), Failure> {
+        match &self.vault.make(Template::DeviceKey) {
+            Ok(blob) => self.write(slot, blob),
+            Err(error) => Err(self.told(error)),
+        }
+    }
+
+    #[inline(never)]
+    fn copy(&mut self, slot: Slot) -> Result<(), Failure> {
+        match &self.blob(slot.other()) {
+            Ok(blob) => self.write(slot, blob),
+            Err(failure) => Err(failure.clone()),
+        }
     }
 
     #[inline(never)]
@@ -251,36 +329,25 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> TpmKeys<F, T> {
         Ok(Sha256::digest(self.spki(slot)?).into())
     }
 
-    /// Solves the challenge, and has the attestation key state that the key is in this TPM.
+    /// Solves the challenge, and has the attestation key state that the key is in this TPM; `None`
+    /// where there is no room for that.
     #[inline(never)]
     fn evidence(
         &mut self,
         blob: &KeyBlob,
-        anchor: &Anchor,
+        (ek, ak): (&EkKey, &KeyBlob),
         challenge: &Challenge<'_>,
         out: &mut [u8],
     ) -> Result<Option<usize>, VaultError<T::Error>> {
         let Challenge { id, nonce, credential, encrypted_secret, .. } = challenge;
-        let ek = self.introduced.unwrap_or(anchor.ek);
-        let secret = self.vault.activate(&ek, &anchor.ak, credential, encrypted_secret)?;
+        let secret = self.vault.activate(ek, ak, credential, encrypted_secret)?;
         let Ok(spki) = spki_of(blob) else { return Ok(None) };
         let qualifying = qualifying_data(secret.as_bytes(), id, nonce, &spki);
         let mut room = [0; CERTIFIED_LEN_MAX];
-        let statement = self.vault.certify(blob, &anchor.ak, &qualifying, &mut room)?;
-        let (attest, signature) = (statement.attest, statement.signature);
+        let Statement { attest, signature } =
+            self.vault.certify(blob, ak, &qualifying, &mut room)?;
         let evidence = Evidence { attest, signature, public: blob.public_area() };
         Ok(evidence.attribute(out).map(<[u8]>::len).ok())
-    }
-
-    /// The anchor, which is there once a key was made.
-    fn known_anchor(&mut self) -> Result<Anchor, Failure> {
-        match self.anchor()? {
-            Found::Body(anchor) => Ok(anchor),
-            Found::Damaged | Found::Nothing => {
-                error!("keys: the TPM is not known yet; it is with the first key");
-                Err(Failure::KeyUnavailable)
-            }
-        }
     }
 
     /// Says what is in the way, and whether a key is lost by it.
@@ -302,14 +369,25 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> TpmKeys<F, T> {
         }
     }
 
+    #[inline(never)]
+    fn anchored_ek(&mut self) -> Result<EkKey, Failure> {
+        Ok(self.known_anchor(&mut [0; ANCHOR_LEN_MAX])?.ek)
+    }
+
+    #[inline(never)]
+    fn anchored_ak(&mut self) -> Result<KeyBlob, Failure> {
+        let key = self.known_anchor(&mut [0; ANCHOR_LEN_MAX])?.key();
+        key.ok_or(Failure::KeyUnavailable)
+    }
+
     /// The same TPM with other keys, or another TPM? Its endorsement key knows.
     #[inline(never)]
     fn explain(&mut self, found: &Name, expected: &Name) -> Failure {
-        let anchor = match self.known_anchor() {
-            Ok(anchor) => anchor,
+        let ek = match self.anchored_ek() {
+            Ok(ek) => ek,
             Err(failure) => return failure,
         };
-        match self.vault.recognises(&anchor.ek) {
+        match self.vault.recognises(&ek) {
             Ok(true) => {
                 warn!(
                     "TPM cleared: its storage key is {}, recorded was {}; nothing to do, where a \
@@ -324,7 +402,7 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> TpmKeys<F, T> {
                     "TPM swapped: the keys are in the one with endorsement key {}; put that back, \
                      or have this one admitted with `fleetcert-provisioner device replace` and \
                      erase the keys' region",
-                    Hex(&anchor.ek.name)
+                    Hex(&ek.name)
                 );
                 Failure::KeyUnavailable
             }
@@ -358,28 +436,25 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> KeyStore for TpmKeys<F, T> {
     }
 
     fn spki(&mut self, slot: Slot) -> Result<[u8; SPKI_LEN], Failure> {
-        spki_of(&self.blob(slot)?)
+        match &self.blob(slot) {
+            Ok(blob) => spki_of(blob),
+            Err(failure) => Err(failure.clone()),
+        }
     }
 
     fn probe(&mut self, slot: Slot) -> Result<(), Failure> {
-        let blob = self.blob(slot)?;
-        self.open()?;
-        let probed = self.vault.probe(&blob);
-        probed.map_err(|error| self.told(&error))
+        self.with_key(slot, |keys, blob| keys.vault.probe(blob))
     }
 
     fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<[u8; SIGNATURE_LEN], Failure> {
-        let blob = self.blob(slot)?;
-        self.open()?;
-        let signed = self.vault.sign(&blob, digest);
-        signed.map_err(|error| self.told(&error))
+        self.with_key(slot, |keys, blob| keys.vault.sign(blob, digest))
     }
 
     fn introduction<'b>(&mut self, out: &'b mut [u8]) -> Result<Option<Introduction<'b>>, Failure> {
         self.open()?;
-        let ak = self.known_anchor()?.ak;
         // Nothing is told of a TPM that is not the anchored one.
         self.parent()?;
+        let ak = self.anchored_ak()?;
         let ak_public = ak.public_area();
         let split = out.len().checked_sub(ak_public.len());
         let parts = split.and_then(|at| out.split_at_mut_checked(at));
@@ -401,11 +476,11 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> KeyStore for TpmKeys<F, T> {
         challenge: &Challenge<'_>,
         out: &mut [u8],
     ) -> Result<usize, Failure> {
-        let blob = self.blob(slot)?;
         self.open()?;
-        let anchor = self.known_anchor()?;
-        let written = self.evidence(&blob, &anchor, challenge, out);
-        let written = written.map_err(|error| self.told(&error))?;
+        let ek = self.introduced.map_or_else(|| self.anchored_ek(), Ok)?;
+        let ak = self.anchored_ak()?;
+        let written =
+            self.with_key(slot, |keys, blob| keys.evidence(blob, (&ek, &ak), challenge, out))?;
         written.ok_or(Failure::KeyUnavailable)
     }
 

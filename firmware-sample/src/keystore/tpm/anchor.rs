@@ -10,6 +10,7 @@
 
 use fleetcert_tpm::ek::EkTemplate;
 use fleetcert_tpm::name::{NAME_LEN_MAX, Name};
+use fleetcert_tpm::template::Template;
 use fleetcert_tpm::vault::{EkKey, KEY_BLOB_LEN_MAX, KeyBlob};
 
 use super::content::{self, Found, content_len};
@@ -23,20 +24,20 @@ const LENGTH_LEN: usize = size_of::<u16>();
 pub(super) const ANCHOR_LEN_MAX: usize =
     content_len(2 * (LENGTH_LEN + NAME_LEN_MAX) + size_of::<u32>() + LENGTH_LEN + KEY_BLOB_LEN_MAX);
 
-/// The TPM that the keys live in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Anchor {
+/// The TPM that the keys live in; a view of the octets that were read or are to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Anchor<'a> {
     /// The storage primary's Name.
     pub(super) parent: Name,
     /// The endorsement key.
     pub(super) ek: EkKey,
-    /// The attestation key.
-    pub(super) ak: KeyBlob,
+    /// The attestation key's blob.
+    pub(super) ak: &'a [u8],
 }
 
-impl Anchor {
+impl<'a> Anchor<'a> {
     /// Looks for an anchor in what was read from the front of a sector.
-    pub(super) fn find(content: &[u8]) -> Found<Self> {
+    pub(super) fn find(content: &'a [u8]) -> Found<Self> {
         match content::find(HEAD, content) {
             Found::Body(body) => Self::parse(body).map_or(Found::Damaged, Found::Body),
             Found::Damaged => Found::Damaged,
@@ -46,28 +47,41 @@ impl Anchor {
 
     /// Writes the content of a sector with this anchor to the front of `out`; returns it.
     pub(super) fn write<'o>(&self, out: &'o mut [u8; ANCHOR_LEN_MAX]) -> Option<&'o [u8]> {
-        let (parent, ek, ak) =
-            (self.parent.as_bytes(), self.ek.name.as_bytes(), self.ak.as_bytes());
+        let (parent, ek) = (self.parent.as_bytes(), self.ek.name.as_bytes());
         let parts: &[&[u8]] = &[
             &length(parent),
             parent,
             &self.ek.template.certificate().0.to_be_bytes(),
             &length(ek),
             ek,
-            &length(ak),
-            ak,
+            &length(self.ak),
+            self.ak,
         ];
         content::write(HEAD, parts, out)
     }
 
-    fn parse(body: &[u8]) -> Option<Self> {
+    /// The octets of a sector's front that hold an anchor, with everything around it.
+    pub(super) fn whole(content: &[u8]) -> Option<&[u8]> {
+        content::whole(HEAD, content)
+    }
+
+    /// The attestation key.
+    pub(super) fn key(&self) -> Option<KeyBlob> {
+        match KeyBlob::parse(self.ak) {
+            Ok(ak) if ak.is(Template::AttestationKey) => Some(ak),
+            _ => None,
+        }
+    }
+
+    fn parse(body: &'a [u8]) -> Option<Self> {
         let mut rest = body;
         let parent = Name::recorded(take_sized(&mut rest)?).ok()?;
         let certificate = u32::from_be_bytes(*take(&mut rest)?);
         let template = EkTemplate::ALL.into_iter().find(|it| it.certificate().0 == certificate)?;
         let name = Name::recorded(take_sized(&mut rest)?).ok()?;
-        let ak = KeyBlob::parse(take_sized(&mut rest)?).ok()?;
-        rest.is_empty().then_some(Self { parent, ek: EkKey { template, name }, ak })
+        let ak = take_sized(&mut rest)?;
+        let anchor = Self { parent, ek: EkKey { template, name }, ak };
+        (rest.is_empty() && anchor.key().is_some()).then_some(anchor)
     }
 }
 
@@ -94,7 +108,7 @@ fn take_sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 mod tests {
     use std::vec::Vec;
 
-    use fleetcert_tpm::template::{TEMPLATE_LEN_MAX, Template};
+    use fleetcert_tpm::template::TEMPLATE_LEN_MAX;
 
     use super::*;
 
@@ -114,12 +128,12 @@ mod tests {
         KeyBlob::parse(&[&[1][..], &sized(&area), &sized(&[octet; 126])].concat()).unwrap()
     }
 
-    fn anchor() -> Anchor {
+    fn anchor(ak: &KeyBlob) -> Anchor<'_> {
         let ek = EkKey { template: EkTemplate::P384High, name: name(6) };
-        Anchor { parent: name(5), ek, ak: blob(3) }
+        Anchor { parent: name(5), ek, ak: ak.as_bytes() }
     }
 
-    fn written(anchor: &Anchor) -> Vec<u8> {
+    fn written(anchor: &Anchor<'_>) -> Vec<u8> {
         anchor.write(&mut [0; ANCHOR_LEN_MAX]).unwrap().to_vec()
     }
 
@@ -142,17 +156,22 @@ mod tests {
             ak.as_bytes(),
         ]
         .concat();
-        assert_eq!(written(&anchor()), sealed(&body));
-        assert_eq!(written(&anchor())[..5], *b"FCTF\x01");
-        assert_eq!(Anchor::find(&written(&anchor())), Found::Body(anchor()));
+        let octets = written(&anchor(&ak));
+        assert_eq!(octets, sealed(&body));
+        assert_eq!(octets[..5], *b"FCTF\x01");
+        assert_eq!(Anchor::find(&octets), Found::Body(anchor(&ak)));
+        assert_eq!(anchor(&ak).key(), Some(ak));
+        let sector = [&octets[..], &[0xff; 300]].concat();
+        assert_eq!(Anchor::whole(&sector), Some(&octets[..]));
     }
 
     /// Goal: the endorsement key of each template is told again.
     #[test]
     fn every_template_is_read_back() {
+        let ak = blob(3);
         for template in EkTemplate::ALL {
             let ek = EkKey { template, name: name(6) };
-            let anchor = Anchor { ek, ..anchor() };
+            let anchor = Anchor { ek, ..anchor(&ak) };
             assert_eq!(Anchor::find(&written(&anchor)), Found::Body(anchor));
         }
     }
@@ -160,9 +179,10 @@ mod tests {
     /// Goal: a good digest makes no anchor of what is none.
     #[test]
     fn what_is_no_anchor_is_none_with_any_digest() {
-        let octets = written(&anchor());
+        let ak = blob(3);
+        let octets = written(&anchor(&ak));
         let Found::Body(body) = content::find(HEAD, &octets) else { panic!("a body") };
-        assert_eq!(Anchor::find(&sealed(body)), Found::Body(anchor()));
+        assert_eq!(Anchor::find(&sealed(body)), Found::Body(anchor(&ak)));
         for len in 0..body.len() {
             assert_eq!(Anchor::find(&sealed(&body[..len])), Found::Damaged, "{len} octets");
         }
@@ -178,8 +198,9 @@ mod tests {
     fn the_longest_anchor_fits() {
         let name = Name::recorded(&[&[0, 0x0d][..], &[7; 64]].concat()).unwrap();
         let ek = EkKey { template: EkTemplate::Rsa4096High, name };
-        let anchor = Anchor { parent: name, ek, ak: blob(1) };
-        let shorter = KEY_BLOB_LEN_MAX - anchor.ak.as_bytes().len();
+        let ak = blob(1);
+        let anchor = Anchor { parent: name, ek, ak: ak.as_bytes() };
+        let shorter = KEY_BLOB_LEN_MAX - anchor.ak.len();
         let octets = written(&anchor);
         let Found::Body(body) = content::find(HEAD, &octets) else { panic!("a body") };
         assert_eq!(content_len(body.len() + shorter), ANCHOR_LEN_MAX);

@@ -41,6 +41,11 @@ pub(super) fn find(head: [u8; HEAD_LEN], content: &[u8]) -> Found<&[u8]> {
     }
 }
 
+/// The octets of a sector's front that its body takes, with everything around it.
+pub(super) fn whole(head: [u8; HEAD_LEN], content: &[u8]) -> Option<&[u8]> {
+    content.get(..content_len(body(head, content)?.len()))
+}
+
 fn body(head: [u8; HEAD_LEN], content: &[u8]) -> Option<&[u8]> {
     let (len, behind) = content.strip_prefix(&head)?.split_first_chunk()?;
     let (body, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
@@ -99,6 +104,7 @@ mod tests {
         assert_eq!((content.len(), content_len(8)), (64, 64));
         let sector = [&content[..], &[ERASED; 64]].concat();
         assert_eq!(find(HEAD, &sector), Found::Body(&b"the body"[..]));
+        assert_eq!(whole(HEAD, &sector), Some(&content[..]));
         assert_eq!(find(HEAD, &[ERASED; 64]), Found::Nothing);
     }
 
@@ -111,6 +117,7 @@ mod tests {
                 let mut damaged = content.clone();
                 damaged[index] ^= 1 << bit;
                 assert_eq!(find(HEAD, &damaged), Found::Damaged, "octet {index}");
+                assert_eq!(whole(HEAD, &damaged), None, "octet {index}");
             }
             let mut cut = content.clone();
             cut[index..].fill(ERASED);
