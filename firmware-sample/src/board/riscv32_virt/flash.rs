@@ -74,7 +74,7 @@ pub enum FlashError {
 impl Region {
     /// The record: four sectors, so that one is erased now and then only.
     pub(super) const RECORD: Self = Self { start: 0, len: 4 * SECTOR_LEN };
-    /// Keys: two sectors for slots, and two more.
+    /// Keys: two sectors for slots, and two for what ties them to the TPM.
     pub(super) const KEYS: Self = Self { start: 4 * SECTOR_LEN, len: 4 * SECTOR_LEN };
     /// The factory's configuration.
     pub(super) const FACTORY: Self = Self { start: 8 * SECTOR_LEN, len: SECTOR_LEN };
