@@ -47,15 +47,14 @@ pub(super) enum Reply {
     Consulted(Answer<Advice>),
     /// Of [`Order::Adopt`] and [`Order::Release`].
     Done(Result<(), Failure>),
-    /// Of [`Order::Enroll`].
-    Enrolled(Answer<Identity>),
+    /// Of [`Order::Enroll`]; an identity that was issued lies on the desk beside it.
+    Enrolled(Answer<()>),
     /// Of [`Order::Prove`].
     Proven(Answer<Proof>),
 }
 
 /// What lies on the desk.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "an issued certificate: there is no heap")]
 enum Paper {
     Nothing,
     Order(Order),
@@ -74,6 +73,8 @@ struct View {
 #[derive(Debug)]
 pub(super) struct Desk {
     paper: RefCell<Paper>,
+    /// What was issued and is not taken yet.
+    issued: RefCell<Option<Identity>>,
     /// The identities of the durable record, by slot.
     identities: RefCell<[Option<Identity>; 2]>,
     /// When the shell is to be woken, while it waits for nothing else.
@@ -89,6 +90,7 @@ impl Desk {
     pub(super) const fn new(reading: Reading, at: Mono) -> Self {
         Self {
             paper: RefCell::new(Paper::Nothing),
+            issued: RefCell::new(None),
             identities: RefCell::new([const { None }; 2]),
             alarm: Cell::new(None),
             command: Cell::new(None),
@@ -113,6 +115,18 @@ impl Desk {
     pub(super) fn identity<T>(&self, slot: Slot, with: impl FnOnce(&Identity) -> T) -> Option<T> {
         let identities = self.identities.try_borrow().ok()?;
         identities.get(slot.index())?.as_ref().map(with)
+    }
+
+    /// For the shell: what was issued, once.
+    pub(super) fn take_issued(&self) -> Option<Identity> {
+        self.issued.try_borrow_mut().ok()?.take()
+    }
+
+    /// For the driver: lays down what was issued, before it answers.
+    pub(super) fn issue(&self, identity: Identity) {
+        if let Ok(mut place) = self.issued.try_borrow_mut() {
+            *place = Some(identity);
+        }
     }
 
     /// For the shell: gives an order and waits for what comes of it.

@@ -12,7 +12,7 @@ use fleetcert_core::est::csr::{P256Signature, UnsignedRequest};
 use fleetcert_core::est::evidence::EVIDENCE_ATTRIBUTE_LEN_MAX;
 use fleetcert_core::event::Failure;
 use fleetcert_core::port::{Advice, Answer};
-use fleetcert_core::record::{Identity, KeySource, Kind, Request, Serial, Slot};
+use fleetcert_core::record::{KeySource, Kind, Request, Serial, Slot};
 use fleetcert_core::time::Reading;
 use fleetcert_core::wire::{CHALLENGE_ID_LEN, ChallengeRequest, NONCE_LEN, VERSION};
 use heapless::String;
@@ -60,13 +60,13 @@ struct Evidence {
 
 impl<B: Board> Provisioner<'_, '_, B> {
     #[inline(never)]
-    /// Asks for a certificate for the key in `slot`.
+    /// Asks for a certificate for the key in `slot`; it lies on the desk then.
     pub(super) fn enroll(
         &mut self,
         slot: Slot,
         request: &Request,
         current: Option<Slot>,
-    ) -> Answer<Identity> {
+    ) -> Answer<()> {
         let shown = current.filter(|_| request.kind != Kind::First);
         let context = self.context;
         let spki = match context.keys.try_borrow_mut().map(|mut keys| keys.spki(slot)) {
@@ -75,7 +75,7 @@ impl<B: Board> Provisioner<'_, '_, B> {
             Err(_) => return Answer::failed(Failure::KeyUnavailable),
         };
         let applicant = Applicant { context, slot, request, spki: &spki };
-        self.exchange(shown, |client, draft| applicant.enroll(client, draft))
+        self.exchange(shown, |client| applicant.enroll(client))
     }
 
     #[inline(never)]
@@ -86,14 +86,14 @@ impl<B: Board> Provisioner<'_, '_, B> {
             Ok(mut random) => random.fill_bytes(&mut nonce),
             Err(_) => return Answer::failed(Failure::KeyUnavailable),
         }
-        self.exchange(Some(slot), |client, _| client.whoami(&nonce))
+        self.exchange(Some(slot), |client| client.whoami(&nonce))
     }
 
     #[inline(never)]
     /// Asks for the time, and when to renew the identity.
     pub(super) fn advice(&mut self, slot: Slot) -> Answer<Advice> {
         let desk = self.context.desk;
-        self.exchange(Some(slot), |client, _| {
+        self.exchange(Some(slot), |client| {
             let told = desk.identity(slot, |identity| client.renewal_info(&identity.certificate));
             told.unwrap_or(key_failed(&Failure::KeyLost))
         })
@@ -103,7 +103,7 @@ impl<B: Board> Provisioner<'_, '_, B> {
     fn exchange<T>(
         &mut self,
         shown: Option<Slot>,
-        ask: impl FnOnce(&mut Exchange<'_, '_, '_, B>, &mut [u8; DRAFT_LEN]) -> Told<T>,
+        ask: impl FnOnce(&mut Exchange<'_, '_, '_, B>) -> Told<T>,
     ) -> Answer<T> {
         let Self { context, workspace, reading, .. } = self;
         let at_ms = context.now().plus_ms(EXCHANGE_MS_MAX).0;
@@ -126,9 +126,9 @@ fn converse<B: Board, T>(
     context: &Context<'_, B>,
     stream: &mut Stream<'_, '_, B>,
     at_ms: u64,
-    ask: impl FnOnce(&mut Exchange<'_, '_, '_, B>, &mut [u8; DRAFT_LEN]) -> Told<T>,
+    ask: impl FnOnce(&mut Exchange<'_, '_, '_, B>) -> Told<T>,
 ) -> Answer<T> {
-    let (mut message, mut draft) = ([0; BUFFER_LEN], [0; DRAFT_LEN]);
+    let mut message = [0; BUFFER_LEN];
     let server = context.factory.provisioner;
     let host = host(server.host(), server.port());
     let provisioner = enroll::Provisioner { host: &host, label: context.factory.label };
@@ -136,7 +136,7 @@ fn converse<B: Board, T>(
     let deadline = Deadline { clock: context.clock, at_ms };
     let validity = stream.server_validity();
     let mut client = Client::new(stream, validity, parties, deadline, &mut message);
-    let told = ask(&mut client, &mut draft);
+    let told = ask(&mut client);
     if let Err(error) = &told.outcome {
         warn!("provisioner {host}: {error}");
     }
@@ -152,13 +152,11 @@ struct Applicant<'a, 'd, B: Board> {
 }
 
 impl<B: Board> Applicant<'_, '_, B> {
-    fn enroll(
-        &self,
-        client: &mut Exchange<'_, '_, '_, B>,
-        draft: &mut [u8; DRAFT_LEN],
-    ) -> Told<Identity> {
+    #[inline(never)]
+    fn enroll(&self, client: &mut Exchange<'_, '_, '_, B>) -> Told<()> {
+        let mut draft = [0; DRAFT_LEN];
         let evidence = match self.request.source {
-            KeySource::Fresh => match self.attest(client, draft) {
+            KeySource::Fresh => match self.attest(client, &mut draft) {
                 Told { outcome: Ok(evidence), .. } => evidence,
                 Told { outcome: Err(error), server_time } => {
                     return Told { outcome: Err(error), server_time };
@@ -175,8 +173,19 @@ impl<B: Board> Applicant<'_, '_, B> {
         };
         let challenge = evidence.map(|evidence| evidence.challenge);
         let enrollment = Enrollment { id: self.request.id.0, csr, challenge };
+        self.ask(client, enrollment)
+    }
+
+    #[inline(never)]
+    fn ask(
+        &self,
+        client: &mut Exchange<'_, '_, '_, B>,
+        enrollment: Enrollment<'_>,
+    ) -> Told<()> {
         let spki_sha256 = Sha256::digest(self.spki).into();
-        client.enroll(enrollment, self.credential(), &spki_sha256)
+        let told = client.enroll(enrollment, self.credential(), &spki_sha256);
+        let outcome = told.outcome.map(|identity| self.context.desk.issue(identity));
+        Told { outcome, server_time: told.server_time }
     }
 
     fn credential(&self) -> Credential<'_> {
