@@ -248,14 +248,14 @@ fn slow_a_tpm_that_is_away_or_fails_is_named_and_the_identity_kept() {
         let tpm = device.tpm().take();
         bench.power_on(device)?;
         until_failed(bench, device, 2)?;
-        until_said(bench, device, "TPM")?;
+        until_said(bench, device, "TPM unreachable")?;
         let found = identity(device).or_fail("an identity without a TPM");
         device.cut_power()?;
         *device.tpm() = tpm;
 
         device.power_on_with_failing_tpm(bench.stop())?;
         until_failed(bench, device, 2)?;
-        until_said(bench, device, "failure mode")?;
+        until_said(bench, device, "TPM failure-mode")?;
         assert_eq!(identity(device).as_ref(), Some(&found));
         device.cut_power()?;
 
