@@ -15,6 +15,7 @@
 //! bounded amount, looks, and gives up at its deadline. The buffers are lent by the caller, once.
 
 mod connection;
+mod sieve;
 mod stack;
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use smoltcp::wire::{EthernetAddress, IpCidr};
 
 use crate::board::Link;
 
+use super::sieve::Sieve;
 use super::{Buffers, CONNECTIONS_MAX, Lease, NetError, Sockets, Step};
 
 /// Frames taken in at one service: who floods us does not keep us from looking at the clock.
@@ -109,7 +110,8 @@ impl<'a, D: Link> Stack<'a, D> {
         let now = instant(now_ms);
         let mut state = State::Same;
         for _ in 0..FRAMES_MAX {
-            match self.interface.poll_ingress_single(now, &mut self.device, &mut self.sockets) {
+            let mut device = Sieve(&mut self.device);
+            match self.interface.poll_ingress_single(now, &mut device, &mut self.sockets) {
                 PollIngressSingleResult::None => break,
                 PollIngressSingleResult::PacketProcessed => {}
                 PollIngressSingleResult::SocketStateChanged => state = State::Changed,
@@ -136,13 +138,14 @@ impl<'a, D: Link> Stack<'a, D> {
         self.link.is_up = is_up;
     }
 
+    /// smoltcp takes whatever is named as a router, and asserts that it is a host when it asks for it.
     fn take_lease(&mut self) {
         let lease = match self.sockets.get_mut::<dhcpv4::Socket<'_>>(self.dhcp).poll() {
             None => return,
             Some(dhcpv4::Event::Deconfigured) => None,
             Some(dhcpv4::Event::Configured(config)) => Some(Lease {
                 address: config.address,
-                router: config.router,
+                router: config.router.filter(is_of_host),
                 name_server: config.dns_servers.first().copied(),
             }),
         };
@@ -315,6 +318,11 @@ mod names {
             self.sockets.get_mut::<Socket<'_>>(self.dns).cancel_query(query);
         }
     }
+}
+
+/// Whether a host can have this address: RFC 1122 §3.2.1.3.
+fn is_of_host(address: &Ipv4Addr) -> bool {
+    !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
 }
 
 /// smoltcp counts in signed microseconds: there is room for 292,000 years.

@@ -19,6 +19,9 @@ const OPEN_PORT: u16 = 7;
 /// An address on the same network that nobody has.
 const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 99);
 
+/// An address on another network.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+
 #[derive(Clone, Copy)]
 struct TestClock(&'static Cell<u64>);
 
@@ -172,6 +175,27 @@ fn a_cable_that_comes_back_is_used_again() {
     connection.write_all(b"back").unwrap();
     connection.read_exact(&mut [0; 4]).unwrap();
     assert!(cable.leases() > leases);
+}
+
+/// Goal: a router that cannot be one is none: who asks for a host on another network hears that
+/// nobody answers.
+#[test]
+fn a_router_that_cannot_be_one_is_none() {
+    for router in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, Ipv4Addr::new(224, 0, 0, 1)] {
+        let (net, _cable) = world(Manners::Router(router));
+        assert_eq!(net.wait_for_lease(after(&net, 10_000)).unwrap().router, None);
+        let error = net.connect(ELSEWHERE, OPEN_PORT, after(&net, 3_000)).unwrap_err();
+        assert_eq!(error, NetError::TimedOut { during: Step::Connect });
+        let mut connection = net.connect(HOST, OPEN_PORT, after(&net, 3_000)).unwrap();
+        connection.write_all(b"near").unwrap();
+    }
+}
+
+/// Goal: a lease by a server that cannot be asked to renew it is none.
+#[test]
+fn a_lease_by_nobody_is_none() {
+    let (net, _cable) = world(Manners::Nameless);
+    assert_eq!(net.wait_for_lease(after(&net, 120_000)), Err(NetError::NoLease));
 }
 
 /// Goal: an address is its own answer, without a network; what is neither is refused.

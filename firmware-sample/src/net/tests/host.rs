@@ -13,7 +13,7 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::{tcp, udp};
 use smoltcp::time::Instant;
-use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, IpCidr};
+use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, IpCidr, IpEndpoint};
 
 use crate::board::{Link, MAC_LEN};
 
@@ -38,10 +38,14 @@ pub(super) enum Manners {
     Full,
     /// Sends three octets and its end.
     Goodbye,
+    /// Gives addresses without saying what its own is, for a minute.
+    Nameless,
     /// Gives no addresses.
     NoLeases,
     /// Breaks off after the first octet.
     Reset,
+    /// Tells that other networks are reached by way of this.
+    Router(Ipv4Addr),
     /// Reads everything, and says nothing.
     Silent,
 }
@@ -154,15 +158,20 @@ impl Host {
                 _ => continue,
             };
             self.leases += usize::from(message_type == DhcpMessageType::Ack);
+            let (router, lease_s, from) = match self.manners {
+                Manners::Router(router) => (router, 86_400, None),
+                Manners::Nameless => (HOST, 60, Some(Ipv4Addr::UNSPECIFIED.into())),
+                _ => (HOST, 86_400, None),
+            };
             let answer = DhcpRepr {
                 message_type,
                 your_ip: US,
                 server_ip: HOST,
-                router: Some(HOST),
+                router: Some(router),
                 subnet_mask: Some(Ipv4Addr::new(255, 255, 255, 0)),
                 server_identifier: Some(HOST),
                 dns_servers: Some([HOST].into_iter().collect()),
-                lease_duration: Some(86_400),
+                lease_duration: Some(lease_s),
                 requested_ip: None,
                 client_identifier: None,
                 parameter_request_list: None,
@@ -171,7 +180,11 @@ impl Host {
             };
             let mut octets = vec![0; answer.buffer_len()];
             answer.emit(&mut DhcpPacket::new_unchecked(&mut octets)).unwrap();
-            socket.send_slice(&octets, (Ipv4Addr::BROADCAST, 68)).unwrap();
+            let to = udp::UdpMetadata {
+                local_address: from,
+                ..udp::UdpMetadata::from(IpEndpoint::from((Ipv4Addr::BROADCAST, 68)))
+            };
+            socket.send_slice(&octets, to).unwrap();
         }
     }
 }
@@ -197,7 +210,7 @@ fn behave(socket: &mut tcp::Socket<'_>, manners: Manners, port: u16) {
         return;
     }
     match manners {
-        Manners::Echo | Manners::NoLeases => {
+        Manners::Echo | Manners::Nameless | Manners::NoLeases | Manners::Router(_) => {
             let mut octets = [0; 512];
             while socket.can_send() && socket.can_recv() {
                 let room = octets.len().min(socket.send_capacity() - socket.send_queue());
