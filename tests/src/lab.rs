@@ -26,6 +26,7 @@ pub mod pki;
 pub mod programs;
 pub mod relay;
 pub mod run;
+pub mod site;
 pub mod thief;
 pub mod tpm;
 pub mod tpm_bus;

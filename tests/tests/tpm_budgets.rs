@@ -6,12 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use fleetcert_rig::swtpm::Swtpm;
 use fleetcert_rig::wait::{Stopwatch, pause};
-use fleetcert_tests::lab::broker::Broker;
 use fleetcert_tests::lab::claimant::Claimant;
-use fleetcert_tests::lab::device::Device;
-use fleetcert_tests::lab::tpm_bus::{Count, TpmBus};
+use fleetcert_tests::lab::site::{ID, Site};
+use fleetcert_tests::lab::tpm_bus::Count;
 use fleetcert_tests::lab::wait::until;
 use fleetcert_tests::lab::{Lab, OrFail, Plan};
 use fleetcert_tests::load::lab::Syncs;
@@ -19,8 +17,6 @@ use fleetcert_tests::load::server::Watched;
 use fleetcert_tpm::command::Code;
 use fleetcert_tpm::ek::EkTemplate;
 use serde_json::json;
-
-const ID: &str = "dev-1";
 
 /// From an event to what the agent makes of it, on a busy machine.
 const WAIT_MS_MAX: u64 = 60_000;
@@ -31,85 +27,56 @@ const SESSION: &str = "connected to the broker at";
 /// What it logs at the end of a renewal.
 const SWITCH: &str = "identity switched";
 
-/// A device with its key in a TPM, and everything around it.
-struct Site {
-    device: Device,
-    broker: Broker,
-    bus: TpmBus,
-    _tpm: Swtpm,
-    _lab: Lab,
-}
-
 /// What passed between two looks at the bus, by command code.
 #[derive(Debug)]
 struct Passed(BTreeMap<u32, Count>);
 
-impl Site {
-    /// The agent is configured and not started; the TPM has power.
-    fn new() -> Self {
-        let lab = Lab::with(Plan::attested());
-        let maker = lab.tpm_maker("acme");
-        lab.trust(&maker);
-        let tpm = lab.tpm("tpm", &maker);
-        let bus = lab.tpm_bus(&tpm);
-        let broker = lab.broker();
-        lab.operate(&["device", "add", ID]);
-        let device = lab.device(ID, |settings| {
-            settings.broker_port = Some(broker.port());
-            settings.keep_key_in(bus.address());
-        });
-        Self { device, broker, bus, _tpm: tpm, _lab: lab }
-    }
+/// A site with its agent running and a session with the broker. Nobody asks the agent how it is:
+/// it would ask the TPM.
+fn online() -> Site {
+    let mut site = Site::new();
+    site.device.run(&["enroll"]).expect_success();
+    site.device.start();
+    await_logged(&site, SESSION, 0);
+    site
+}
 
-    /// The same with its agent running and a session with the broker. Nobody asks the agent how it
-    /// is: it would ask the TPM.
-    fn online() -> Self {
-        let mut site = Self::new();
-        site.device.run(&["enroll"]).expect_success();
-        site.device.start();
-        site.await_logged(SESSION, 0);
-        site
-    }
+/// How often the agent has logged this.
+fn logged(site: &Site, text: &str) -> usize {
+    site.device.log().matches(text).count()
+}
 
-    /// How often the agent has logged this.
-    fn logged(&self, text: &str) -> usize {
-        self.device.log().matches(text).count()
-    }
+/// Waits until it has, once more than `before`, and the TPM has nothing to do.
+#[track_caller]
+fn await_logged(site: &Site, text: &str, before: usize) {
+    until("a line in the agent's log", WAIT_MS_MAX, || (logged(site, text) > before).then_some(()));
+    let mut before = None;
+    until("the TPM to have nothing to do", WAIT_MS_MAX, || {
+        let now = Some(site.bus.total());
+        let is_quiet = now == before;
+        before = now;
+        pause(200);
+        is_quiet.then_some(())
+    });
+}
 
-    /// Waits until it has, once more than `before`, and the TPM has nothing to do.
-    #[track_caller]
-    fn await_logged(&self, text: &str, before: usize) {
-        until("a line in the agent's log", WAIT_MS_MAX, || {
-            (self.logged(text) > before).then_some(())
-        });
-        let mut before = None;
-        until("the TPM to have nothing to do", WAIT_MS_MAX, || {
-            let now = Some(self.bus.total());
-            let is_quiet = now == before;
-            before = now;
-            pause(200);
-            is_quiet.then_some(())
-        });
+/// What passes on the bus while `work` is done; shown for `docs/performance.md`.
+#[expect(clippy::print_stdout, reason = "what was found is of interest beside its limit")]
+fn during(site: &mut Site, what: &str, work: impl FnOnce(&mut Site)) -> Passed {
+    let before = site.bus.counts();
+    work(site);
+    let mut counts = site.bus.counts();
+    for (code, count) in &mut counts {
+        let before = before.get(code).copied().unwrap_or_default();
+        count.commands -= before.commands;
+        count.refusals -= before.refusals;
+        count.octets_out -= before.octets_out;
+        count.octets_in -= before.octets_in;
     }
-
-    /// What passes on the bus while `work` is done; shown for `docs/performance.md`.
-    #[expect(clippy::print_stdout, reason = "what was found is of interest beside its limit")]
-    fn during(&mut self, what: &str, work: impl FnOnce(&mut Self)) -> Passed {
-        let before = self.bus.counts();
-        work(self);
-        let mut counts = self.bus.counts();
-        for (code, count) in &mut counts {
-            let before = before.get(code).copied().unwrap_or_default();
-            count.commands -= before.commands;
-            count.refusals -= before.refusals;
-            count.octets_out -= before.octets_out;
-            count.octets_in -= before.octets_in;
-        }
-        counts.retain(|_, count| *count != Count::default());
-        let passed = Passed(counts);
-        println!("{what}: {} commands, {} octets", passed.commands(), passed.octets());
-        passed
-    }
+    counts.retain(|_, count| *count != Count::default());
+    let passed = Passed(counts);
+    println!("{what}: {} commands, {} octets", passed.commands(), passed.octets());
+    passed
 }
 
 impl Passed {
@@ -138,18 +105,18 @@ impl Passed {
 /// agent that has nothing to sign asks it nothing; at the end it is shut down.
 #[test]
 fn a_handshake_takes_a_tpm_three_commands() {
-    let mut site = Site::online();
-    let handshake = site.during("a handshake with the broker", |site| {
-        let before = site.logged(SESSION);
+    let mut site = online();
+    let handshake = during(&mut site, "a handshake with the broker", |site| {
+        let before = logged(site, SESSION);
         site.broker.kill();
         site.broker.start();
-        site.await_logged(SESSION, before);
+        await_logged(site, SESSION, before);
     });
     assert_eq!(handshake.of(Code::ContextLoad), 1, "{handshake:?}");
     assert_eq!(handshake.of(Code::Sign), 1, "{handshake:?}");
     assert_eq!(handshake.of(Code::FlushContext), 1, "{handshake:?}");
     handshake.assert_within(3, 700);
-    let end = site.during("an orderly end", |site| site.device.stop());
+    let end = during(&mut site, "an orderly end", |site| site.device.stop());
     assert_eq!(end.of(Code::Shutdown), 1, "{end:?}");
     end.assert_within(1, 22);
 }
@@ -159,16 +126,16 @@ fn a_handshake_takes_a_tpm_three_commands() {
 #[test]
 fn a_first_enrollment_takes_a_tpm_a_bounded_effort() {
     let mut site = Site::new();
-    let enrollment = site.during("a first enrollment", |site| {
+    let enrollment = during(&mut site, "a first enrollment", |site| {
         site.device.run(&["enroll"]).expect_success();
     });
     assert_eq!(enrollment.of(Code::CreatePrimary), 1, "{enrollment:?}");
     assert_eq!(enrollment.of(Code::Create), 2, "{enrollment:?}");
     assert_eq!(enrollment.of(Code::Certify), 1, "{enrollment:?}");
     enrollment.assert_within(72, 16 * 1024);
-    let start = site.during("a start to the first session", |site| {
+    let start = during(&mut site, "a start to the first session", |site| {
         site.device.start();
-        site.await_logged(SESSION, 0);
+        await_logged(site, SESSION, 0);
     });
     assert_eq!(start.of(Code::Create), 0, "{start:?}");
     start.assert_within(24, 4 * 1024);
@@ -178,11 +145,11 @@ fn a_first_enrollment_takes_a_tpm_a_bounded_effort() {
 /// again.
 #[test]
 fn a_renewal_takes_a_tpm_one_new_key() {
-    let mut site = Site::online();
-    let renewal = site.during("a renewal with a new key", |site| {
-        let before = site.logged(SWITCH);
+    let mut site = online();
+    let renewal = during(&mut site, "a renewal with a new key", |site| {
+        let before = logged(site, SWITCH);
         assert_eq!(site.device.ask(&json!({"renew": {}}))["ok"], true);
-        site.await_logged(SWITCH, before);
+        await_logged(site, SWITCH, before);
     });
     assert_eq!(renewal.of(Code::CreatePrimary), 0, "{renewal:?}");
     assert_eq!(renewal.of(Code::Create), 1, "{renewal:?}");
@@ -219,7 +186,7 @@ fn slow_an_idle_agent_leaves_its_tpm_alone() {
     let mut other = with_file.expected_device(ID, &broker);
     other.start();
     other.await_online();
-    let mut site = Site::online();
+    let mut site = online();
     let [with_file, with_tpm] = [&other, &site.device].map(|device| {
         let watched = Watched::new(device.pid().or_fail("the agent runs"));
         move || watched.usage().or_fail("the agent runs")
@@ -230,7 +197,7 @@ fn slow_an_idle_agent_leaves_its_tpm_alone() {
         (with_tpm() == before).then_some(())
     });
     let before = with_tpm();
-    let idle = site.during("20 s of nothing", |_| {
+    let idle = during(&mut site, "20 s of nothing", |_| {
         let clock = Stopwatch::start();
         until("the window to pass", 2 * WINDOW_MS, || {
             (clock.elapsed_ms() >= WINDOW_MS).then_some(())

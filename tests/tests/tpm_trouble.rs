@@ -2,7 +2,6 @@
 //! slow, and full of somebody else's keys. The agent names what is in the way, waits for it without
 //! a restart of its own, and never takes another key for the one it had.
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
@@ -10,15 +9,14 @@ use std::process::Command;
 use fleetcert_provisioner::attest::{credential, evidence};
 use fleetcert_provisioner::entropy::SystemEntropy;
 use fleetcert_rig::swtpm::Swtpm;
-use fleetcert_rig::tpm_maker::TpmMaker;
 use fleetcert_rig::wait::{Stop, Stopwatch};
-use fleetcert_tests::lab::broker::Broker;
 use fleetcert_tests::lab::by_hand::openssl;
-use fleetcert_tests::lab::device::{Device, Settings, Status};
+use fleetcert_tests::lab::device::{Device, Status};
 use fleetcert_tests::lab::run::run;
+use fleetcert_tests::lab::site::{BACK_MS_MAX, ID, Site};
 use fleetcert_tests::lab::thief::Thief;
-use fleetcert_tests::lab::tpm::{leftovers, lockout_counter, powered, tool};
-use fleetcert_tests::lab::tpm_bus::{Mishap, TpmBus};
+use fleetcert_tests::lab::tpm::{leftovers, lockout_counter, powered};
+use fleetcert_tests::lab::tpm_bus::Mishap;
 use fleetcert_tests::lab::wait::until;
 use fleetcert_tests::lab::{Lab, OrFail, Plan};
 use fleetcert_tests::tpm_socket::TpmSocket;
@@ -28,107 +26,7 @@ use fleetcert_tpm::ek::EkTemplate;
 use fleetcert_tpm::template::Template;
 use fleetcert_tpm::tpm::Sharing;
 use fleetcert_tpm::vault::{CERTIFIED_LEN_MAX, Options, Vault};
-use serde_json::{Value, json};
-
-const ID: &str = "dev-1";
-
-/// From trouble that has passed to an identity in use, on a busy machine. The agent's pauses
-/// between two attempts grow to some seconds.
-const BACK_MS_MAX: u64 = 60_000;
-
-/// A device with its key in a TPM, and everything around it.
-struct Site {
-    device: Device,
-    broker: Broker,
-    bus: TpmBus,
-    tpm: Swtpm,
-    maker: TpmMaker,
-    lab: Lab,
-}
-
-impl Site {
-    fn new() -> Self {
-        Self::with(|_| ())
-    }
-
-    /// The agent is configured and not started; the TPM has power.
-    fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let lab = Lab::with(Plan::attested());
-        let maker = lab.tpm_maker("acme");
-        lab.trust(&maker);
-        let tpm = lab.tpm("tpm", &maker);
-        let bus = lab.tpm_bus(&tpm);
-        let broker = lab.broker();
-        lab.operate(&["device", "add", ID]);
-        let device = lab.device(ID, |settings| {
-            settings.broker_port = Some(broker.port());
-            settings.keep_key_in(bus.address());
-            change(settings);
-        });
-        Self { device, broker, bus, tpm, maker, lab }
-    }
-
-    /// The agent's settings from its next start on, with its TPM at `address`.
-    fn settings(&self, backend: &'static str, address: String) -> Settings {
-        let mut settings = Settings::new(ID, &self.lab.provisioner.url(), self.lab.server_root());
-        settings.broker_port = Some(self.broker.port());
-        settings.keep_key_in(address);
-        settings.key_backend = Some(backend);
-        settings
-    }
-
-    fn power_on(&mut self) {
-        self.tpm.start(&Stop::default()).or_fail("swtpm");
-    }
-
-    fn tool(&self, arguments: &[&str]) -> String {
-        tool(self.bus.socket(), arguments).expect_success().stdout
-    }
-
-    /// Starts the agent, and waits for an identity with proof.
-    #[track_caller]
-    fn enrolled(&mut self) -> String {
-        self.device.start();
-        let status = self.device.await_online();
-        assert_eq!(status.text("/key/backend"), Some("tpm"), "{:#}", status.0);
-        assert_eq!(status.0["key"]["attested"], true, "{:#}", status.0);
-        used(&status)
-    }
-
-    /// Waits until the agent names `code` as what keeps it from its TPM, with what to do.
-    #[track_caller]
-    fn await_trouble(&mut self, code: &str) -> Status {
-        let status = self.device.await_status("a state of the TPM", BACK_MS_MAX, |status| {
-            trouble(status) == Some(code)
-        });
-        assert!(!status.text("/key/tpm/what_to_do").unwrap_or_default().is_empty());
-        status
-    }
-
-    /// The binding of device and TPM, as the provisioner has it.
-    #[track_caller]
-    fn bound(&self) -> Value {
-        let answer = self.lab.ask(&["device", "show", ID]);
-        let bound = answer.pointer("/tpm/bound").filter(|bound| bound.is_object()).cloned();
-        bound.or_fail(&format!("a binding in {answer:#}"))
-    }
-
-    /// Files of the state directory that hold keys or say whose they are.
-    fn treasures(&self) -> BTreeMap<String, Vec<u8>> {
-        let entries = fs::read_dir(self.device.state_dir()).or_fail("the state directory");
-        let names = entries.map(|entry| entry.or_fail("an entry").file_name().into_string());
-        names
-            .map(|name| name.ok().or_fail("a name in ASCII"))
-            .filter(|name| ["key.", "anchor."].iter().any(|start| name.starts_with(start)))
-            .map(|name| (name.clone(), fs::read(self.device.file(&name)).or_fail(&name)))
-            .collect()
-    }
-}
-
-/// The code of what keeps the agent from its TPM.
-fn trouble(status: &Status) -> Option<&str> {
-    status.text("/key/tpm/state").filter(|state| *state != "ok")
-}
+use serde_json::json;
 
 #[track_caller]
 fn used(status: &Status) -> String {
@@ -202,7 +100,7 @@ fn a_tpm_that_dies_under_load_is_used_again_by_the_same_agent() {
         site.power_on();
         let status = site.device.await_other_than(&serial, BACK_MS_MAX);
         serial = used(&status);
-        assert_eq!(trouble(&status), None, "after the end of {code}");
+        assert_eq!(status.tpm_trouble(), None, "after the end of {code}");
     }
     assert_eq!(site.device.pid(), pid);
     assert_eq!(site.device.end(), None);
@@ -229,14 +127,14 @@ fn a_tpm_that_is_away_is_waited_for() {
     tpm.kill();
     order_renewal(&device);
     let status = device.await_status("a TPM that is away", BACK_MS_MAX, |status| {
-        trouble(status) == Some("absent") && status.failure().is_some()
+        status.tpm_trouble() == Some("absent") && status.failure().is_some()
     });
     assert_eq!((status.serial(), status.is_connected()), (Some(serial.as_str()), true));
     status.assert_failure_is_explained();
     tpm.start(&Stop::default()).or_fail("swtpm");
     order_renewal(&device);
     let status = device.await_other_than(&serial, BACK_MS_MAX);
-    assert_eq!(trouble(&status), None);
+    assert_eq!(status.tpm_trouble(), None);
 }
 
 /// Goal: a cleared TPM is known for the same one, is named as cleared, and the device enrolls again
@@ -295,7 +193,7 @@ fn a_swapped_tpm_overwrites_nothing() {
     site.device.reconfigure(&site.settings("tpm", site.bus.address()));
     site.device.start();
     let status = site.device.await_online();
-    assert_eq!((status.serial(), trouble(&status)), (Some(serial.as_str()), None));
+    assert_eq!((status.serial(), status.tpm_trouble()), (Some(serial.as_str()), None));
     assert_eq!(site.lab.issued(ID), 1);
 }
 
@@ -420,7 +318,7 @@ fn slots_that_another_program_has_filled_are_freed() {
     assert_eq!(leftovers(site.bus.socket()).len(), 3, "the chip is full");
     order_renewal(&site.device);
     let status = site.device.await_other_than(&serial, BACK_MS_MAX);
-    assert_eq!(trouble(&status), None);
+    assert_eq!(status.tpm_trouble(), None);
     assert_eq!(leftovers(site.bus.socket()), Vec::<String>::new());
 }
 

@@ -356,6 +356,12 @@ impl Status {
         }
     }
 
+    /// The name of what keeps the agent from its TPM.
+    #[must_use]
+    pub fn tpm_trouble(&self) -> Option<&str> {
+        self.text("/key/tpm/state").filter(|state| *state != "ok")
+    }
+
     /// A text by its JSON pointer (RFC 6901).
     #[must_use]
     pub fn text(&self, pointer: &str) -> Option<&str> {
