@@ -162,6 +162,7 @@ impl<'a> Bench<'a> {
         Ok(Factory {
             device_id: id.to_owned(),
             attested_only: self.tpm_maker.is_some(),
+            decommission: false,
             provisioner: server(self.servers.provisioner.port()),
             server_root: self.server_root()?,
             token,

@@ -261,6 +261,7 @@ mod tests {
         let factory = Factory {
             device_id: "d".to_owned(),
             attested_only: false,
+            decommission: false,
             provisioner: ("10.0.2.2".to_owned(), 1),
             server_root: vec![0x30, 0],
             token: None,

@@ -24,6 +24,9 @@ const VERSION: u8 = 1;
 /// The device enrolls with evidence of its TPM or not at all.
 const ATTESTED_ONLY: u16 = 1;
 
+/// The device ends its life in the fleet at its next start.
+const DECOMMISSION: u16 = 1 << 3;
+
 /// CRC-32/ISO-HDLC.
 const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
@@ -34,6 +37,8 @@ pub struct Factory {
     pub device_id: String,
     /// Whether it enrolls with evidence of its TPM or not at all.
     pub attested_only: bool,
+    /// Whether it ends its life in the fleet at its next start, for good.
+    pub decommission: bool,
     /// Host and port of the provisioner.
     pub provisioner: (String, u16),
     /// The certificate that servers' certificates must lead to, DER.
@@ -51,7 +56,8 @@ impl Factory {
     ///
     /// [`RigError::Answer`] names a field that is longer than its length can say.
     pub fn block(&self) -> Result<Vec<u8>, RigError> {
-        let policy = if self.attested_only { ATTESTED_ONLY } else { 0 };
+        let bits = [(self.attested_only, ATTESTED_ONLY), (self.decommission, DECOMMISSION)];
+        let policy = bits.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit);
         let (broker, broker_port) =
             self.broker.as_ref().map_or(("", 0), |(host, port)| (host.as_str(), *port));
         let mut content = policy.to_le_bytes().to_vec();
@@ -102,6 +108,7 @@ mod tests {
         Factory {
             device_id: "d1".to_owned(),
             attested_only: true,
+            decommission: false,
             provisioner: ("10.0.2.2".to_owned(), 0x1234),
             server_root: vec![0x30, 0],
             token: None,
@@ -124,12 +131,13 @@ mod tests {
     fn token_and_broker_have_their_places() {
         let full = Factory {
             attested_only: false,
+            decommission: true,
             token: Some("s3cret".to_owned()),
             broker: Some(("b".to_owned(), 1)),
             ..factory()
         };
         let block = full.block().unwrap();
-        assert_eq!(block[7..9], [0, 0]);
+        assert_eq!(block[7..9], [8, 0]);
         assert!(block[..block.len() - 4].ends_with(b"\x06s3cret\x01b\x01\0"));
         assert!(!format!("{full:?}").contains("s3cret"));
     }

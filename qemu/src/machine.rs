@@ -113,6 +113,15 @@ impl Board {
         }
     }
 
+    /// Where the region of the keys begins in its flash; it ends where the factory's begins.
+    #[must_use]
+    pub const fn keys_offset(self) -> u64 {
+        match self {
+            Self::Mps2An386 => 8 * 4096,
+            Self::Riscv32Virt => 4 * 256 * 1024,
+        }
+    }
+
     /// Where the region of the factory's configuration begins in its flash.
     #[must_use]
     pub const fn factory_offset(self) -> u64 {

@@ -85,13 +85,14 @@ fn identity(device: &Device) -> Option<String> {
 /// Goal: what the rig writes into flash is what the firmware's own writer would have written.
 #[test]
 fn the_rigs_configuration_is_the_firmwares() {
-    for (attested_only, token, broker) in
-        [(false, None, None), (true, Some("s3cret"), Some(("10.0.2.2", 8883)))]
+    for (attested_only, decommission, token, broker) in
+        [(false, true, None, None), (true, false, Some("s3cret"), Some(("10.0.2.2", 8883)))]
     {
         let root = [&[0x30, 0x82, 0x01, 0x00][..], &[7; 256]].concat();
         let rigs = factory::Factory {
             device_id: "pump-7".to_owned(),
             attested_only,
+            decommission,
             provisioner: ("ca.example".to_owned(), 8443),
             server_root: root.clone(),
             token: token.map(str::to_owned),
@@ -99,7 +100,7 @@ fn the_rigs_configuration_is_the_firmwares() {
         };
         let firmwares = Factory {
             device_id: DeviceId::parse("pump-7").or_fail("a device id"),
-            policy: Policy { attested_only, ..Policy::default() },
+            policy: Policy { attested_only, decommission, ..Policy::default() },
             provisioner: Server::new("ca.example", 8443).or_fail("a server"),
             label: None,
             server_root: &root,
@@ -195,9 +196,12 @@ fn slow_a_broker_that_is_down_changes_nothing_about_the_identity() {
         at_a_bench(board, LIFETIME_S, |bench, device| {
             bench.start_provisioner()?;
             bench.power_on(device)?;
-            bench.until_all(from_mut(device), "a broker that is missed", WAIT_MS_MAX, |device| {
-                device.boot().count("enrolled") == 1 && said(device).contains("broker")
-            })?;
+            bench.until_all(
+                from_mut(device),
+                "a broker that is missed",
+                WAIT_MS_MAX,
+                |device| device.boot().count("enrolled") == 1 && said(device).contains("broker"),
+            )?;
             bench.let_pass(from_mut(device), WATCH_MS)?;
             device.cut_power()?;
             bench.power_on(device)?;
@@ -227,6 +231,46 @@ fn slow_a_damaged_configuration_is_told_and_nothing_else_happens() {
             Ok(())
         });
     }
+}
+
+/// Goal: a device that is told to end its life erases its keys and says so; it is nobody from then on,
+/// however often it gets power, and makes no new key.
+#[test]
+fn slow_a_device_that_is_decommissioned_keeps_nothing() {
+    for board in Board::ALL {
+        at_a_bench(board, LIFETIME_S, |bench, device| {
+            bench.serve()?;
+            bench.power_on(device)?;
+            until_heard(bench, device)?;
+            assert!(!are_keys_erased(board, device));
+            device.cut_power()?;
+            let factory = bench.factory(device.id(), None)?;
+            device.configure(&factory::Factory { decommission: true, ..factory.clone() })?;
+            for _ in 0..2 {
+                bench.power_on(device)?;
+                bench.until_all(from_mut(device), "the end of a life", WAIT_MS_MAX, |device| {
+                    device.boot().is_decommissioned
+                })?;
+                device.cut_power()?;
+                assert!(are_keys_erased(board, device), "{}", said(device));
+            }
+            device.configure(&factory)?;
+            bench.power_on(device)?;
+            bench.let_pass(from_mut(device), WATCH_MS)?;
+            assert_eq!(device.boot().identity, Some(None), "{}", said(device));
+            assert_eq!(device.boot().count("requested"), 0, "{}", said(device));
+            assert!(are_keys_erased(board, device), "{}", said(device));
+            Ok(())
+        });
+    }
+}
+
+/// Whether the region of the keys is as empty as a new one.
+fn are_keys_erased(board: Board, device: &Device) -> bool {
+    let (start, end) = (board.keys_offset(), board.factory_offset());
+    let len = usize::try_from(end - start).or_fail("a length");
+    let keys = device.flash().read(start, len).or_fail("the flash");
+    keys.iter().all(|octet| *octet == 0xff)
 }
 
 /// Whether a device has switched itself off.
