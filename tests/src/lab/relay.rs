@@ -1,9 +1,9 @@
-//! A line between two peers that can lose what one of them says.
+//! A line between two peers that counts what passes, and can lose what one of them says.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use super::OrFail;
@@ -20,6 +20,8 @@ pub struct Relay {
 struct Shared {
     quit: AtomicBool,
     loses_answers: AtomicBool,
+    /// Octets that have passed, by connection.
+    passed: Mutex<Vec<Arc<AtomicU64>>>,
 }
 
 impl Relay {
@@ -45,6 +47,14 @@ impl Relay {
     /// From now on what a server says after its part of the handshake is lost, or is not.
     pub fn lose_answers(&self, lose: bool) {
         self.shared.loses_answers.store(lose, Ordering::Relaxed);
+    }
+
+    /// Octets that have passed in both directions, of each connection in the order of their
+    /// beginnings.
+    #[must_use]
+    pub fn passed(&self) -> Vec<u64> {
+        let passed = self.shared.passed.lock().or_fail("the counts");
+        passed.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 }
 
@@ -77,26 +87,39 @@ fn relay(client: TcpStream, server: TcpStream, shared: Arc<Shared>) {
     };
     let answering = Arc::new(AtomicBool::new(false));
     let spoke = Arc::clone(&answering);
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&count);
+    shared.passed.lock().or_fail("the counts").push(Arc::clone(&count));
     thread::spawn(move || {
         let mut parts = 0;
-        pass(from_client, server, || {
+        pass(from_client, server, &count, || {
             parts += 1;
             spoke.store(parts > 1, Ordering::Relaxed);
             true
         });
     });
     thread::spawn(move || {
-        pass(from_server, client, || {
+        pass(from_server, client, &counted, || {
             !(answering.load(Ordering::Relaxed) && shared.loses_answers.load(Ordering::Relaxed))
         });
     });
 }
 
-/// Passes on what comes, part by part, as far as `wanted` says so before each.
-fn pass(mut from: TcpStream, mut to: TcpStream, mut wanted: impl FnMut() -> bool) {
+/// Passes on what comes, part by part, as far as `wanted` says so before each, and counts it.
+fn pass(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    count: &AtomicU64,
+    mut wanted: impl FnMut() -> bool,
+) {
     let mut part = [0; 16 * 1024];
     while let Ok(len @ 1..) = from.read(&mut part) {
-        if wanted() && to.write_all(&part[..len]).is_err() {
+        if !wanted() {
+            continue;
+        }
+        // Before it is passed on: who has it may ask for the count.
+        count.fetch_add(len as u64, Ordering::Relaxed);
+        if to.write_all(&part[..len]).is_err() {
             break;
         }
     }
