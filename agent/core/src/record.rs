@@ -327,10 +327,11 @@ impl Record {
         buffer[MAGIC.len()] = RECORD_VERSION;
         buffer[MAGIC.len() + 1..HEADER_LEN].copy_from_slice(&length.to_le_bytes());
         let end = HEADER_LEN + payload_len;
-        let whole = end + CHECKSUM_LEN;
-        let checksum = CHECKSUM.checksum(&buffer[..end]).to_le_bytes();
-        buffer.get_mut(end..whole).ok_or(RecordError::TooLong)?.copy_from_slice(&checksum);
-        Ok(&buffer[..whole])
+        let (covered, free) = buffer.split_at_mut_checked(end).ok_or(RecordError::TooLong)?;
+        let checksum = CHECKSUM.checksum(covered).to_le_bytes();
+        let place = free.get_mut(..CHECKSUM_LEN).ok_or(RecordError::TooLong)?;
+        place.copy_from_slice(&checksum);
+        buffer.get(..end + CHECKSUM_LEN).ok_or(RecordError::TooLong)
     }
 
     /// The active slot is certified; without one at most one slot is named; at the end of life none.
