@@ -194,28 +194,50 @@ impl<'a> Bench<'a> {
         self.servers.publish(&topic, &order)
     }
 
-    /// Has every device renew once more, and waits until each has proven its new identity.
+    /// Has every device renew, and waits until each says that it asks for a certificate.
     ///
     /// # Errors
     ///
-    /// What waiting can fail with.
+    /// As [`Bench::until_all`].
+    pub fn begin_renewals(
+        &mut self,
+        devices: &mut [Device],
+        limit_ms: u64,
+    ) -> Result<(), RigError> {
+        self.order_until(devices, "requested", "a renewal to begin", limit_ms)
+    }
+
+    /// Has every device renew, and waits until each has proven its new identity.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bench::until_all`].
     pub fn renew_all(&mut self, devices: &mut [Device], limit_ms: u64) -> Result<(), RigError> {
+        self.order_until(devices, "proven", "a renewal to be proven", limit_ms)
+    }
+
+    /// Orders renewals, again and again, until `event` has happened once more to every device.
+    fn order_until(
+        &mut self,
+        devices: &mut [Device],
+        event: &str,
+        waited_for: &'static str,
+        limit_ms: u64,
+    ) -> Result<(), RigError> {
         let goals: Vec<usize> =
-            devices.iter().map(|device| device.boot().count("proven") + 1).collect();
-        let mut watch = None::<Stopwatch>;
-        self.watch(devices, "a renewal to be proven", limit_ms, |bench, devices| {
-            let has_renewed: Vec<bool> = (devices.iter().zip(&goals))
-                .map(|(device, goal)| device.boot().count("proven") >= *goal)
+            devices.iter().map(|device| device.boot().count(event) + 1).collect();
+        let mut ordered = None::<Stopwatch>;
+        self.watch(devices, waited_for, limit_ms, |bench, devices| {
+            let have_come: Vec<bool> = (devices.iter().zip(&goals))
+                .map(|(device, goal)| device.boot().count(event) >= *goal)
                 .collect();
-            if watch.is_none_or(|watch| watch.elapsed_ms() >= ORDER_AGAIN_MS) {
-                for (device, _) in
-                    devices.iter().zip(&has_renewed).filter(|(_, renewed)| !**renewed)
-                {
-                    bench.order(device, "renew")?;
-                }
-                watch = Some(Stopwatch::start());
+            if ordered.is_none_or(|watch| watch.elapsed_ms() >= ORDER_AGAIN_MS) {
+                let late = devices.iter().zip(&have_come).filter(|(_, has_come)| !**has_come);
+                late.map(|(device, _)| device)
+                    .try_for_each(|device| bench.order(device, "renew"))?;
+                ordered = Some(Stopwatch::start());
             }
-            Ok(has_renewed)
+            Ok(have_come)
         })
     }
 
