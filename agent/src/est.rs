@@ -1,7 +1,8 @@
 //! Exchanges with the provisioner: one request, one answer, over TLS.
 //!
 //! **What it is.** The core writes requests and reads answers (`fleetcert_core::enroll`); here they
-//! cross the network. A request and its answer share one buffer, one connection and one deadline.
+//! cross the network. A request and its answer share one buffer and one deadline; the requests of
+//! one enrollment share a connection, where the server keeps it.
 //!
 //! **What it must never do.** Keep a token longer than the request that carries it, or send one
 //! before the server was verified. Believe a time that was told outside the validity of the
@@ -12,6 +13,7 @@
 //! fail has its own variant, and [`EstError::failure`] is a total match.
 
 mod attest;
+mod line;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,7 +30,7 @@ use fleetcert_core::enroll::{
 use fleetcert_core::est::csr::{CsrError, P256Signature, UnsignedRequest};
 use fleetcert_core::est::evidence::{BufferTooSmall, EVIDENCE_ATTRIBUTE_LEN_MAX};
 use fleetcert_core::event::{Failure, Reason, Unfit};
-use fleetcert_core::http::{Progress, RequestError, Response, ResponseError, ResponseReader};
+use fleetcert_core::http::{RequestError, Response, ResponseError};
 use fleetcert_core::policy::Window;
 use fleetcert_core::port::Advice;
 use fleetcert_core::record::{
@@ -36,19 +38,18 @@ use fleetcert_core::record::{
 };
 use fleetcert_core::time::{Reading, Wall};
 use fleetcert_core::wire::NONCE_LEN;
-use futures_lite::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::clock::within;
 use crate::config;
 use crate::entropy::{Entropy, NoEntropy};
 use crate::keystore::{KeyFailure, KeyStore, Signer};
-use crate::net::{NetError, Stream, dial, exchange_max};
+use crate::net::NetError;
 use crate::offload::offload;
 use crate::tls::{Client, believable};
 
 use self::attest::Attested;
+use self::line::{Line, Raw};
 
 /// Octets of a request or an answer, at most: a head of 8 KiB and as much again for a certificate
 /// in base64, several times over.
@@ -167,13 +168,6 @@ pub struct Est {
     entropy: Entropy,
 }
 
-/// What comes back over a connection, before it is read.
-struct Raw<'b> {
-    response: Response<'b>,
-    /// The server's certificate, DER.
-    leaf: Vec<u8>,
-}
-
 impl Est {
     /// The provisioner of a configuration.
     #[must_use]
@@ -198,8 +192,9 @@ impl Est {
         reading: Reading,
     ) -> Told<Identity> {
         let Applicant { keys, slot, signer } = applicant;
+        let mut line = self.line(client, reading);
         let attested = match request.source {
-            KeySource::Fresh => self.attest(client, keys, slot, reading).await,
+            KeySource::Fresh => self.attest(&mut line, keys, slot).await,
             KeySource::Other => Told { outcome: Ok(None), server_time: None },
         };
         let attested = match attested {
@@ -208,7 +203,7 @@ impl Est {
                 return Told { outcome: Err(error), server_time };
             }
         };
-        let told = self.ask(client, request, &signer, attested.as_ref(), reading).await;
+        let told = self.ask(&mut line, request, &signer, attested.as_ref()).await;
         if told.outcome.is_ok() {
             keys.note(slot, signer.spki(), attested.is_some());
         }
@@ -217,11 +212,10 @@ impl Est {
 
     async fn ask(
         &self,
-        client: &Client,
+        line: &mut Line<'_>,
         request: &Request,
         signer: &Arc<dyn Signer>,
         attested: Option<&Attested>,
-        reading: Reading,
     ) -> Told<Identity> {
         let spki_sha256 = Sha256::digest(signer.spki()).into();
         let attributes = attested.map(|attested| attested.attribute.as_slice());
@@ -242,7 +236,7 @@ impl Est {
             Ok(len) => len,
             Err(error) => return Told::failed(error),
         };
-        match self.exchange(client, reading, len, &mut buffer).await {
+        match line.exchange(len, &mut buffer).await {
             Ok(raw) => raw.read(enroll::read_enroll, |answer| {
                 self.enrolled(answer, &spki_sha256).map_err(|error| credentials.explain(error))
             }),
@@ -296,7 +290,7 @@ impl Est {
             Ok(len) => len,
             Err(error) => return Told::failed(EstError::Request(error)),
         };
-        match self.exchange(client, reading, len, &mut buffer).await {
+        match self.line(client, reading).exchange(len, &mut buffer).await {
             Ok(raw) => raw.read(
                 |response| enroll::read_whoami(response, &nonce),
                 |answer| {
@@ -323,7 +317,7 @@ impl Est {
             Ok(len) => len,
             Err(error) => return Told::failed(error),
         };
-        match self.exchange(client, reading, len, &mut buffer).await {
+        match self.line(client, reading).exchange(len, &mut buffer).await {
             Ok(raw) => raw.read(enroll::read_renewal_info, |answer| {
                 let info = done(answer)?;
                 let window = Window::new(info.start, info.end);
@@ -349,25 +343,9 @@ impl Est {
         Provisioner { host: &self.host, label: label.and_then(|label| Label::parse(label).ok()) }
     }
 
-    /// Sends the first `len` octets of the buffer and reads the answer into it.
-    async fn exchange<'b>(
-        &self,
-        client: &Client,
-        reading: Reading,
-        len: usize,
-        buffer: &'b mut [u8],
-    ) -> Result<Raw<'b>, EstError> {
-        let exchange = async {
-            let endpoint = &self.config.provisioner.endpoint;
-            let mut stream = dial(endpoint, client, reading).await.map_err(EstError::Net)?;
-            let leaf = leaf(&stream);
-            send(&mut stream, buffer.get(..len).unwrap_or_default()).await?;
-            let response = receive(&mut stream, buffer).await?;
-            Ok(Raw { response, leaf })
-        };
-        let limit = exchange_max(client);
-        let late = NetError::Deadline { step: "exchange", limit };
-        within(limit, exchange).await.ok_or(EstError::Net(late))?
+    /// A way to the provisioner as `client`.
+    fn line<'c>(&'c self, client: &'c Client, reading: Reading) -> Line<'c> {
+        Line::new(&self.config.provisioner.endpoint, client, reading)
     }
 
     /// The token of the first contact, read at each use: it may have come since the last.
@@ -444,34 +422,6 @@ async fn sign_request(
 /// Requests carry tokens: the buffer is zeroed when it is dropped.
 fn buffer() -> Zeroizing<Vec<u8>> {
     Zeroizing::new(vec![0; BUFFER_LEN])
-}
-
-fn leaf(stream: &Stream) -> Vec<u8> {
-    let chain = stream.get_ref().1.peer_certificates();
-    chain.and_then(<[_]>::first).map(|leaf| leaf.to_vec()).unwrap_or_default()
-}
-
-async fn send(stream: &mut Stream, request: &[u8]) -> Result<(), EstError> {
-    let sent: io::Result<()> = async {
-        stream.write_all(request).await?;
-        stream.flush().await
-    }
-    .await;
-    sent.map_err(|error| EstError::Net(error.into()))
-}
-
-async fn receive<'b>(stream: &mut Stream, buffer: &'b mut [u8]) -> Result<Response<'b>, EstError> {
-    let mut reader = ResponseReader::new(buffer);
-    loop {
-        let received = match stream.read(reader.space()).await {
-            Ok(received) => received,
-            // Without close_notify an end is not known to be the end: it is no answer's.
-            Err(error) => return Err(EstError::Net(error.into())),
-        };
-        if reader.advance(received).map_err(EstError::Http)? == Progress::Done {
-            return reader.finish().map_err(EstError::Http);
-        }
-    }
 }
 
 impl<'b> Raw<'b> {

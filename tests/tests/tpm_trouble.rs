@@ -107,6 +107,27 @@ fn a_tpm_that_dies_under_load_is_used_again_by_the_same_agent() {
     assert_eq!(lockout_counter(site.bus.socket()), 0);
 }
 
+/// Goal: a provisioner that has hung up while the TPM worked on its challenge is met anew: the
+/// challenge is answered all the same, and no other is asked for.
+#[test]
+fn a_provisioner_that_hangs_up_while_the_tpm_works_gets_its_answer() {
+    let mut site = Site::new();
+    let serial = site.enrolled();
+    let activate = Code::ActivateCredential.id();
+    let solved = |site: &Site| site.bus.counts().get(&activate).map_or(0, |count| count.commands);
+    let before = solved(&site);
+    site.bus.spoil(Code::Certify.id(), Mishap::Hold);
+    order_renewal(&site.device);
+    site.bus.await_held();
+    site.lab.provisioner.kill();
+    site.lab.start_provisioner();
+    site.bus.go_on();
+    let status = site.device.await_other_than(&serial, BACK_MS_MAX);
+    assert_eq!(status.0["key"]["attested"], true, "{:#}", status.0);
+    assert_eq!(solved(&site), before + 1, "one challenge");
+    assert!(!site.device.log().contains(" warn "), "{}", site.device.log());
+}
+
 /// Goal: a TPM that is gone for a while is named, costs neither the session nor the identity, and
 /// is used when it is back, over TCP too.
 #[test]

@@ -6,12 +6,11 @@
 use fleetcert_core::enroll;
 use fleetcert_core::est::evidence::{EVIDENCE_ATTRIBUTE_LEN_MAX, Evidence as Written};
 use fleetcert_core::record::Slot;
-use fleetcert_core::time::Reading;
 use fleetcert_core::wire::{CHALLENGE_ID_LEN, ChallengeRequest, VERSION};
 
+use super::line::Line;
 use super::{Est, EstError, Told, buffer, done};
 use crate::keystore::{Evidence, Introduction, KeyStore};
-use crate::tls::Client;
 use crate::tpm::chip::Challenge;
 
 /// Statuses of a server that was never told of challenges: an EST server (RFC 9110 §15.5.5, §15.5.6).
@@ -31,21 +30,22 @@ impl Est {
     /// does not ask for any.
     pub(super) async fn attest(
         &self,
-        client: &Client,
+        line: &mut Line<'_>,
         keys: &KeyStore,
         slot: Slot,
-        reading: Reading,
     ) -> Told<Option<Attested>> {
         let introduction = match keys.introduction().await {
             Ok(Some(introduction)) => introduction,
             Ok(None) => return Told { outcome: Ok(None), server_time: None },
             Err(failure) => return Told::failed(EstError::Key(failure)),
         };
-        let Told { outcome, server_time } = self.challenge(client, &introduction, reading).await;
+        let Told { outcome, server_time } = self.challenge(line, &introduction).await;
         let challenge = match outcome {
             Ok(challenge) => challenge,
             Err(EstError::Refused { status, .. }) if UNKNOWN.contains(&status) => {
                 log::warn!("the server knows no challenges: enrolling without evidence of the TPM");
+                // Of connections after such an answer nothing is known either.
+                line.hang_up();
                 return Told { outcome: Ok(None), server_time };
             }
             Err(error) => return Told { outcome: Err(error), server_time },
@@ -60,12 +60,7 @@ impl Est {
         Told { outcome, server_time }
     }
 
-    async fn challenge(
-        &self,
-        client: &Client,
-        introduction: &Introduction,
-        reading: Reading,
-    ) -> Told<Challenge> {
+    async fn challenge(&self, line: &mut Line<'_>, introduction: &Introduction) -> Told<Challenge> {
         let message = ChallengeRequest {
             version: VERSION,
             device_id: self.config.device_id.as_str(),
@@ -79,7 +74,7 @@ impl Est {
             Ok(len) => len,
             Err(error) => return Told::failed(EstError::Request(error)),
         };
-        match self.exchange(client, reading, len, &mut buffer).await {
+        match line.exchange(len, &mut buffer).await {
             Ok(raw) => raw.read(enroll::read_challenge, |answer| {
                 let challenge = done(answer)?;
                 Ok(Challenge {
