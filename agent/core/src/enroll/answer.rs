@@ -246,7 +246,7 @@ fn reason(head: ResponseHead<'_>) -> Reason {
 fn detail<'b>(head: ResponseHead<'b>, body: &'b [u8]) -> &'b str {
     let text = core::str::from_utf8(body).ok().filter(|_| is_media_type(head, "text/plain"));
     let line = text.and_then(|text| text.lines().next()).unwrap_or_default();
-    let line = line.split_at(line.floor_char_boundary(DETAIL_LEN_MAX)).0;
+    let line = line.get(..line.floor_char_boundary(DETAIL_LEN_MAX)).unwrap_or_default();
     if line.contains(char::is_control) { "" } else { line }
 }
 
