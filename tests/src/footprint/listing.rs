@@ -7,13 +7,15 @@
 //!
 //! **What it must never do.** Let a list grow old: a row that nothing matches is as wrong as a panic
 //! without a row. (One compiler leaves out a check that another leaves in, so of a file's lines one
-//! has to be found, and of the standard library, which differs with each compiler, none.)
+//! has to be found, and of the standard library, which differs with each compiler, none. A row for
+//! that says instead whose function it is that does not tell its own place.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use super::component;
 use super::page;
 use super::panics::{Place, Site};
 
@@ -54,6 +56,8 @@ enum Subject {
     File(String),
     /// A function that refers to no place.
     Function(String),
+    /// A file of the standard library, in a function of this component.
+    Library { file: String, by: String },
     /// A line of ours.
     Line { file: String, text: String },
 }
@@ -165,6 +169,7 @@ impl Row {
             Subject::Futures => self.at == FUTURES,
             Subject::File(file) => self.at == *file,
             Subject::Function(name) => self.at == *name,
+            Subject::Library { file, by } => self.at == *file && self.what == *by,
             Subject::Line { file, text } => self.at == *file && self.what == *text,
         }
     }
@@ -175,13 +180,13 @@ impl Subject {
     fn row(&self, found: &BTreeSet<Found>) -> String {
         match self {
             Self::Futures => format!("| {FUTURES} | {ANY} | |"),
-            Self::File(file) if is_of_compiler(file) => format!("| `{file}` | {ANY} | |"),
             Self::File(file) => {
                 let lines: BTreeSet<u32> = found.iter().map(|one| one.line).collect();
                 let lines: Vec<String> = lines.iter().map(u32::to_string).collect();
                 format!("| `{file}` | {} | |", lines.join(", "))
             }
             Self::Function(name) => format!("| `{name}` | {ANY} | |"),
+            Self::Library { file, by } => format!("| `{file}` | `{by}` | |"),
             Self::Line { file, text } => format!("| `{file}` | `{text}` | |"),
         }
     }
@@ -221,9 +226,15 @@ fn subject(site: &Site, top: &Path) -> Option<Subject> {
     let Some(place) = &site.place else {
         return Some(Subject::Function(site.function.clone()));
     };
+    let file = place.file.clone();
     let Some(line) = line_of_ours(top, place) else {
-        let file = Subject::File(place.file.clone());
-        return Some(if site.is_resumption { Subject::Futures } else { file });
+        return Some(match site.is_resumption {
+            true => Subject::Futures,
+            false if is_of_compiler(&file) => {
+                Subject::Library { file, by: component::of(&site.function) }
+            }
+            false => Subject::File(file),
+        });
     };
     let from = usize::try_from(place.column - 1).ok().and_then(|column| line.get(column..));
     let from = from.unwrap_or_default().trim_start_matches("log::");
@@ -235,7 +246,7 @@ fn subject(site: &Site, top: &Path) -> Option<Subject> {
         return Some(Subject::Futures);
     }
     let text = line.trim().replace('|', "\\|");
-    Some(Subject::Line { file: place.file.clone(), text })
+    Some(Subject::Line { file, text })
 }
 
 /// The line of a file of ours; none for a file of somebody else's.
@@ -333,11 +344,13 @@ mod tests {
     /// Goal: what one compiler has and another has not needs a row for the first.
     #[test]
     fn the_standard_library_may_differ() {
-        let page = format!("{PAGE}\n{HEAD_LINES}\n| `core/src/fmt/num.rs` | any | digits |\n");
+        let page = format!("{PAGE}\n{HEAD_LINES}\n| `core/src/fmt/num.rs` | `core` | digits |\n");
         assert_eq!(judge(&page, &all()), Vec::<String>::new());
-        let other = &all() | &BTreeSet::from([site("core/src/fmt/mod.rs", 5, 1)]);
+        let function = "theirs::end".to_owned();
+        let other = Site { function, ..site("core/src/fmt/mod.rs", 5, 1) };
+        let other = &all() | &BTreeSet::from([other]);
         let complaints = judge(&page, &other);
-        let wanted = "| `core/src/fmt/mod.rs` | any |";
+        let wanted = "| `core/src/fmt/mod.rs` | `theirs` |";
         assert!(matches!(&complaints[..], [one] if one.contains(wanted)), "{complaints:?}");
     }
 
