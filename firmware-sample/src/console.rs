@@ -4,6 +4,7 @@
 //! holds the cable reads along.
 
 use core::fmt::{self, Write};
+use core::panic::PanicInfo;
 
 use log::{Log, Metadata, Record};
 
@@ -42,6 +43,21 @@ impl<S: Serial + Send, C: Clock + Send + Sync> Log for Console<S, C> {
     }
 
     fn flush(&self) {}
+}
+
+/// Says that the program has panicked; with the feature `panic-text`, where and why. Without it the
+/// texts of all panics that there could be are not even linked, which is a tenth of the program.
+pub fn tell_panic<S: Serial>(serial: &S, info: &PanicInfo<'_>) {
+    #[cfg(feature = "panic-text")]
+    {
+        // A serial line takes everything: there is no error to tell.
+        let _ = write!(Line(serial), "{info}\r\n");
+    }
+    #[cfg(not(feature = "panic-text"))]
+    {
+        let _unread = info;
+        serial.write(b"panicked at some place: the feature panic-text tells where\r\n");
+    }
 }
 
 /// A serial line, for `write!`.

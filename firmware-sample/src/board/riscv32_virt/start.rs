@@ -9,7 +9,7 @@ use core::fmt::Write;
 use core::panic::PanicInfo;
 
 use crate::board::{Ending, stack};
-use crate::console::Line;
+use crate::console::{Line, tell_panic};
 
 use super::mmio::Register;
 use super::{Uart, begin};
@@ -118,11 +118,10 @@ extern "C" fn report(cause: u32, at: u32, value: u32) -> ! {
     exit(Ending::Failure)
 }
 
-/// The only way out of a panic: say where, and end with a failure.
+/// The only way out of a panic: say so, and end with a failure.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    // A serial line takes everything: there is no error to tell.
-    let _ = write!(Line(&Uart), "{info}\r\n");
+    tell_panic(&Uart, info);
     exit(Ending::Failure)
 }
 
