@@ -196,20 +196,19 @@ impl<B: Board> MachineRoom<'_, '_, B> {
     fn attend(&mut self, mut online: Online<'_, '_, '_, B>) -> Result<Ending, Unexpected> {
         loop {
             self.turn()?;
-            match self.context.desk.take_order_if(|order| matches!(order, Order::Adopt { .. })) {
-                Some(Order::Adopt { slot }) => {
-                    let is_same = self.context.desk.identity(slot, |i| i.serial == *online.serial());
-                    let is_same = is_same == Some(true);
-                    let adopted = self.adopt(slot);
-                    let is_other = adopted.is_ok() && !is_same;
-                    self.context.desk.answer(Reply::Done(adopted));
-                    if is_other {
-                        online.close(&self.context);
-                        return Ok(Ending::Planned);
-                    }
-                    continue;
+            let order =
+                self.context.desk.take_order_if(|order| matches!(order, Order::Adopt { .. }));
+            if let Some(Order::Adopt { slot }) = order {
+                let serial = online.serial();
+                let is_same = self.context.desk.identity(slot, |found| found.serial == *serial);
+                let adopted = self.adopt(slot);
+                let is_other = adopted.is_ok() && is_same != Some(true);
+                self.context.desk.answer(Reply::Done(adopted));
+                if is_other {
+                    online.close(&self.context);
+                    return Ok(Ending::Planned);
                 }
-                Some(_) | None => {}
+                continue;
             }
             if self.context.desk.has_order() {
                 online.close(&self.context);

@@ -177,11 +177,7 @@ impl<B: Board> Applicant<'_, '_, B> {
     }
 
     #[inline(never)]
-    fn ask(
-        &self,
-        client: &mut Exchange<'_, '_, '_, B>,
-        enrollment: Enrollment<'_>,
-    ) -> Told<()> {
+    fn ask(&self, client: &mut Exchange<'_, '_, '_, B>, enrollment: Enrollment<'_>) -> Told<()> {
         let spki_sha256 = Sha256::digest(self.spki).into();
         let told = client.enroll(enrollment, self.credential(), &spki_sha256);
         let outcome = told.outcome.map(|identity| self.context.desk.issue(identity));
