@@ -439,7 +439,10 @@ impl<'s, S: Stream> Session<'s, S> {
 }
 
 /// CONNECT, and CONNACK: four octets, of which no more are read.
-fn connect<S: Stream>(stream: &mut S, introduction: &Introduction<'_, '_>) -> Result<(), MqttError> {
+fn connect<S: Stream>(
+    stream: &mut S,
+    introduction: &Introduction<'_, '_>,
+) -> Result<(), MqttError> {
     let Introduction { device_id, generation, keep_alive_s, .. } = *introduction;
     let topic = Topic { device_id: device_id.clone(), channel: Channel::State }.emit();
     let will = death(generation);
