@@ -116,7 +116,7 @@ impl<'a> Topic<'a> {
     pub fn parse(name: &'a str) -> Result<Self, TopicError> {
         let rest = name.strip_prefix(PREFIX).ok_or(TopicError::Prefix)?;
         let end = rest.find('/').ok_or(TopicError::Channel)?;
-        let (device_id, place) = rest.split_at(end);
+        let (device_id, place) = rest.split_at_checked(end).ok_or(TopicError::Channel)?;
         let device_id = DeviceId::parse(device_id).map_err(TopicError::DeviceId)?;
         let channel = match place {
             COMMAND => Channel::Command,
