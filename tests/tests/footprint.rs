@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::slice::from_mut;
 
 use fleetcert_rig::bench::{Bench, HOST};
@@ -210,13 +211,28 @@ fn slow_flash_and_ram_are_whose_the_page_says() {
     }
 }
 
-/// Goal: whatever could panic in the flashed code is listed with the reason why it does not, or what
-/// follows; and what is listed is there.
+/// A board's firmware as `docs/panics.md` wants it: panics say where they are, and checks that cannot
+/// fail have been proven away. In a folder of its own: what boots in other tests is the other one.
+fn firmware_with_places(board: Board) -> PathBuf {
+    let output = Command::new(top().join("firmware-sample/build"))
+        .args([board.name(), "--features", "panic-text"])
+        .env("CARGO_TARGET_DIR", top().join("target/panic-text"))
+        .env("CARGO_PROFILE_FIRMWARE_OPT_LEVEL", "3")
+        .env_remove("RUSTFLAGS")
+        .output()
+        .or_fail("firmware-sample/build");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+/// Goal: whatever could panic is listed with the reason why it does not, or what follows; and what is
+/// listed is there.
 #[test]
 fn slow_every_panic_has_its_reason() {
     let mut sites = BTreeSet::new();
     for board in BOARDS {
-        sites.extend(panics::sites(&image(board)).or_fail("a panic handler"));
+        let image = Image::read(&firmware_with_places(board)).or_fail("the firmware");
+        sites.extend(panics::sites(&image).or_fail("a panic handler"));
     }
     // The search is not blind: it finds those that are known to be there.
     assert!(sites.len() > 50, "only {} places were found", sites.len());

@@ -23,7 +23,7 @@ use super::reference;
 const HANDLER: &str = "__rustc::rust_begin_unwind";
 
 /// Functions of the standard library begin with one of these.
-const STANDARD: [&str; 2] = ["core::", "alloc::"];
+const STANDARD: [&str; 4] = ["<alloc::", "<core::", "alloc::", "core::"];
 
 /// Where doors lie that only a future takes that is polled after its end.
 const RESUMED: &str = "core::panicking::panic_const::panic_const_async_";
