@@ -23,6 +23,12 @@ const OURS: &str = "fleetcert_";
 /// What is called by bare names of the C library, or of a compiler's run time.
 const BUILTINS: &str = "compiler_builtins";
 
+/// How the compiler calls what it has cut out of several functions, to have it once.
+const OUTLINED: &str = "OUTLINED_FUNCTION_";
+
+/// Whose that is.
+const SHARED: &str = "cut out of several";
+
 /// Whoever cannot be told: start-up code in assembly, and octets between pieces.
 const OTHER: &str = "start-up code, padding";
 
@@ -159,8 +165,12 @@ pub fn of(name: &str) -> String {
         .filter_map(|path| path.split_once("::"))
         .filter(|(krate, _)| !krate.is_empty());
     let Some((first, _)) = paths.clone().next() else {
-        let is_builtin = name.starts_with("__") || name.starts_with("mem");
-        return if is_builtin { BUILTINS } else { OTHER }.to_owned();
+        let component = match name {
+            _ if name.starts_with(OUTLINED) => SHARED,
+            _ if name.starts_with("__") || name.starts_with("mem") => BUILTINS,
+            _ => OTHER,
+        };
+        return component.to_owned();
     };
     let Some((krate, rest)) = paths.find(|(krate, _)| !STANDARD.contains(krate)) else {
         return first.to_owned();
@@ -189,6 +199,7 @@ mod tests {
             ("<core::option::Option<T> as embedded_io::Read>::read", "embedded_io"),
             ("memcpy", "compiler_builtins"),
             ("__udivdi3", "compiler_builtins"),
+            ("OUTLINED_FUNCTION_12", SHARED),
             ("_start", OTHER),
         ] {
             assert_eq!(of(name), component, "{name}");
