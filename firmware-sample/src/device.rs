@@ -240,7 +240,7 @@ fn load<F: NorFlash>(store: &mut FlashStore<'_, F>, factory: &Factory<'_>) -> Re
 /// The record that is durable; a device without one has a life before it.
 #[inline(never)]
 fn find<F: NorFlash>(store: &mut FlashStore<'_, F>) -> Result<Record, Stop> {
-    match block_on(store.load()) {
+    match store.load() {
         Ok(Some(record)) => Ok(record),
         Ok(None) => Ok(Record::new(BUILD_TIME)),
         Err(why) => {

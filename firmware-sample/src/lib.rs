@@ -18,7 +18,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
-#[cfg(test)]
+#[cfg(not(target_os = "none"))]
 extern crate std;
 
 pub mod blocking;
@@ -27,6 +27,8 @@ pub mod console;
 pub mod device;
 pub mod ecdsa;
 pub mod factory;
+#[cfg(not(target_os = "none"))]
+pub mod flash_model;
 pub mod http;
 pub mod keystore;
 pub mod mqtt;
@@ -36,6 +38,3 @@ pub mod self_test;
 pub mod store;
 pub mod tls;
 pub mod verifier;
-
-#[cfg(test)]
-mod flash_model;

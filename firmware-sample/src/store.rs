@@ -1,11 +1,27 @@
-//! The record on NOR flash, and beside it how many numbers of sessions are reserved.
+//! The record on NOR flash, twice, and beside it how many numbers of sessions are reserved.
 //!
-//! `sequential-storage` appends each version to a ring of sectors and finds the newest whole one;
-//! sectors are erased only when everything in them has newer copies. The record carries its own
-//! checksum, too. What a write that was cut short leaves behind is therefore never taken for a
-//! record, and the version before it is still there.
+//! **What it is.** An entry is a record, the end of the reserved numbers, and a head with checksums.
+//! Each is written twice: into the log in the first half of a range of flash, and, when it can be
+//! read there, into the log in the second half. `docs/design/record.md` gives the octets.
+//!
+//! **What it must never do.** Answer that an entry is durable before it can be read. Lose the one
+//! before it until then. Take flash that holds something unreadable for that of a device that never
+//! had a record: to an empty record every key is one to be erased. Write over what a later release
+//! has written.
+//!
+//! **Why that is sound.** Each log keeps its newest whole entry while it writes another one, so
+//! that a cut within either copy leaves the old entry in both logs or the new one in at least one,
+//! and the entry with the larger number holds. The second log is begun only when the first copy can
+//! be read: where the second is blank, nothing was ever answered. One copy may rot or wear out; the
+//! other is found, and the next start copies it.
 
+mod entry;
 mod generations;
+mod layout;
+mod logs;
+
+#[cfg(test)]
+mod tests;
 
 use core::fmt;
 use core::ops::Range;
@@ -13,44 +29,44 @@ use core::ops::Range;
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::event::Failure;
 use fleetcert_core::port::Storage;
-use fleetcert_core::record::{RECORD_LEN_MAX, Record, RecordError};
-use sequential_storage::cache::{Cache, Uncached};
-use sequential_storage::map::{MapConfig, MapConfigError, MapStorage};
+use fleetcert_core::record::{RECORD_VERSION, Record, RecordError};
 
-use crate::blocking::block_on;
+use self::entry::{ENTRY_LEN_MAX, HEAD_LEN, Head};
+use self::logs::{Found, Half, Logs, Place};
 
 pub use self::generations::{GENERATION_MAX, Generations};
+pub use self::layout::{LayoutError, SECTORS_MIN};
 
-/// The record's key in the map.
-const RECORD_KEY: u8 = 1;
+/// The two logs.
+const HALVES: [Half; 2] = [0, 1];
 
-/// The key of the end of the numbers that are reserved for sessions.
-const RESERVED_KEY: u8 = 2;
-
-/// A record, the map's key before it, and padding to the widest word of any flash.
-const ITEM_LEN_MAX: usize = RECORD_LEN_MAX + 1 + 32;
-
-type Map<F> = MapStorage<u8, F, Cache<Uncached, Uncached, Uncached, u8>>;
-
-/// The record in a range of flash, at least two sectors that each hold a whole record.
+/// The record in a range of flash: [`SECTORS_MIN`] sectors or more, each of which holds a record.
 pub struct FlashStore<'s, F: NorFlash> {
-    map: Map<F>,
+    logs: Logs<F>,
     scratch: &'s mut Scratch,
 }
 
 /// The memory that records pass through on their way to flash and back.
-pub struct Scratch {
-    item: [u8; ITEM_LEN_MAX],
-    record: [u8; RECORD_LEN_MAX],
-}
+pub struct Scratch([u8; ENTRY_LEN_MAX]);
 
 /// Why no record could be loaded.
 #[derive(Debug)]
 pub enum LoadError<E> {
-    /// The flash did not do as asked, or holds something else than records.
-    Flash(sequential_storage::Error<E>),
-    /// A whole item is there that is no record of ours.
+    /// Neither copy of the last entry is whole.
+    Damaged,
+    /// The flash is not blank, and holds no entry.
+    Foreign,
+    /// The flash cannot be read.
+    Flash(E),
+    /// An entry is whole, and holds no record that we can read.
     Record(RecordError),
+}
+
+/// What is in flash.
+struct Survey {
+    halves: [Found; 2],
+    /// The entry that holds.
+    newest: Option<Place>,
 }
 
 impl<'s, F: NorFlash> FlashStore<'s, F> {
@@ -58,36 +74,34 @@ impl<'s, F: NorFlash> FlashStore<'s, F> {
     ///
     /// # Errors
     ///
-    /// When the range is not made of whole sectors, or of fewer than two.
-    pub fn new(
-        flash: F,
-        range: Range<u32>,
-        scratch: &'s mut Scratch,
-    ) -> Result<Self, MapConfigError> {
-        let map = Map::new(flash, MapConfig::try_new(range)?, Cache::new_uncached());
-        Ok(Self { map, scratch })
+    /// [`LayoutError`] when the range is not fit for one.
+    pub fn new(flash: F, range: Range<u32>, scratch: &'s mut Scratch) -> Result<Self, LayoutError> {
+        Ok(Self { logs: Logs::new(flash, range)?, scratch })
     }
 
-    /// The newest durable record; `None` on a device that never had one.
+    /// The newest durable record; `None` on a device that never had one. A copy that is not the
+    /// newest is replaced first, so that what was returned is never taken back.
     ///
     /// # Errors
     ///
-    /// [`LoadError`]. A device must not take it for "never had one": it would enroll anew and lose
-    /// an identity that may still be there.
-    pub async fn load(&mut self) -> Result<Option<Record>, LoadError<F::Error>> {
-        let found: Option<&[u8]> = self
-            .map
-            .fetch_item(&mut self.scratch.item, &RECORD_KEY)
-            .await
-            .map_err(LoadError::Flash)?;
-        found.map(Record::parse).transpose().map_err(LoadError::Record)
+    /// [`LoadError`]; flash is as it was. A device must not take it for "never had one": it would
+    /// enroll anew and lose an identity that may still be there.
+    pub fn load(&mut self) -> Result<Option<Record>, LoadError<F::Error>> {
+        let survey = self.survey()?;
+        let Some(newest) = survey.newest else { return Ok(None) };
+        let record = self.read(&newest)?;
+        let record = match record {
+            [] => None,
+            record => Some(Record::parse(record).map_err(LoadError::Record)?),
+        };
+        self.heal(&survey, &newest);
+        Ok(record)
     }
 
     /// The last number that is reserved for sessions, for [`Generations::new`]; 0 where there is
     /// none, or none that can be read.
     pub fn reserved(&mut self) -> u64 {
-        let found = block_on(self.map.fetch_item::<u64>(&mut self.scratch.item, &RESERVED_KEY));
-        found.ok().flatten().unwrap_or(0)
+        self.survey().ok().and_then(|survey| survey.newest).map_or(0, |newest| newest.head.reserved)
     }
 
     /// Makes `end` the last number that is reserved, durably: for [`Generations::next`].
@@ -96,8 +110,118 @@ impl<'s, F: NorFlash> FlashStore<'s, F> {
     ///
     /// [`Failure::StorageUnavailable`]; the old number or the new one is reserved then.
     pub fn reserve(&mut self, end: u64) -> Result<(), Failure> {
-        block_on(self.map.store_item(&mut self.scratch.item, &RESERVED_KEY, &end))
-            .map_err(|_| Failure::StorageUnavailable)
+        let survey = self.survey().map_err(unavailable)?;
+        let len = match survey.newest {
+            Some(newest) => self.read(&newest).map_err(unavailable)?.len(),
+            None => 0,
+        };
+        self.write(&survey, end, len)
+    }
+
+    /// Looks what is in flash, and whether it may be written over.
+    fn survey(&mut self) -> Result<Survey, LoadError<F::Error>> {
+        self.logs.fault = None;
+        let halves = [self.logs.survey(0), self.logs.survey(1)];
+        let [first, second] = &halves;
+        let newest = match (first.newest, second.newest) {
+            (Some(first), Some(second)) if second.head.number > first.head.number => Some(second),
+            (first, second) => first.or(second),
+        };
+        let whole = newest.map_or(0, |newest| newest.head.number);
+        // Nothing is written to the second half under a number that the first does not hold whole.
+        if first.claimed == second.claimed && first.claimed > whole {
+            return Err(LoadError::Damaged);
+        }
+        match newest {
+            Some(Place { head: Head { version: found, .. }, .. }) if found > RECORD_VERSION => {
+                Err(LoadError::Record(RecordError::Version { found }))
+            }
+            None if !self.logs.is_blank(1) => {
+                let is_ours = first.claimed > 0 || second.claimed > 0;
+                Err(self.unreadable(is_ours))
+            }
+            _ => Ok(Survey { halves, newest }),
+        }
+    }
+
+    fn unreadable(&mut self, is_ours: bool) -> LoadError<F::Error> {
+        match self.logs.fault.take() {
+            Some(fault) => LoadError::Flash(fault),
+            None if is_ours => LoadError::Damaged,
+            None => LoadError::Foreign,
+        }
+    }
+
+    /// Reads the record of an entry to its place in the scratch memory.
+    fn read(&mut self, place: &Place) -> Result<&[u8], LoadError<F::Error>> {
+        let space = self.scratch.record();
+        if !self.logs.read_record(place, space) {
+            return Err(self.unreadable(true));
+        }
+        let len = usize::try_from(place.head.record_len).unwrap_or(usize::MAX);
+        self.scratch.record().get(..len).ok_or(LoadError::Damaged)
+    }
+
+    /// Copies the newest entry, whose record is in the scratch memory, to where it is missing.
+    fn heal(&mut self, survey: &Survey, newest: &Place) {
+        for (half, found) in HALVES.into_iter().zip(&survey.halves) {
+            let has = found.newest.map_or(0, |place| place.head.number);
+            if has < newest.head.number && !self.append(half, found, &newest.head) {
+                self.warn(half);
+            }
+        }
+    }
+
+    /// Writes the record in the scratch memory, of `len` octets, to both halves.
+    fn write(&mut self, survey: &Survey, reserved: u64, len: usize) -> Result<(), Failure> {
+        let record = self.scratch.record().get(..len).ok_or(Failure::StorageUnavailable)?;
+        let mut head = Head::new(survey.claimed() + 1, reserved, record);
+        let mut is_durable = false;
+        for (half, found) in HALVES.into_iter().zip(&survey.halves) {
+            if self.append(half, found, &head) {
+                is_durable = true;
+                continue;
+            }
+            self.warn(half);
+            // A device without a record begins with two copies of one; and no number is in the
+            // second half that the first does not hold.
+            if survey.newest.is_none() {
+                return Err(Failure::StorageUnavailable);
+            }
+            head.number += 1;
+        }
+        if is_durable { Ok(()) } else { Err(Failure::StorageUnavailable) }
+    }
+
+    fn append(&mut self, half: Half, found: &Found, head: &Head) -> bool {
+        let entry = self.scratch.0.get_mut(..head.entry_len(F::WRITE_SIZE)).unwrap_or_default();
+        let Some((start, rest)) = entry.split_first_chunk_mut() else { return false };
+        *start = head.emit();
+        let len = usize::try_from(head.record_len).unwrap_or(usize::MAX);
+        rest.get_mut(len..).unwrap_or_default().fill(0xff);
+        self.logs.append(half, found, entry)
+    }
+
+    fn warn(&self, half: Half) {
+        log::warn!("record: copy {} cannot be written: {:?}", half + 1, self.logs.fault);
+    }
+}
+
+impl<F: NorFlash> Storage for FlashStore<'_, F> {
+    async fn persist(&mut self, record: &Record) -> Result<(), Failure> {
+        let survey = self.survey().map_err(unavailable)?;
+        let reserved = survey.newest.map_or(0, |newest| newest.head.reserved);
+        let written = record.emit(self.scratch.record());
+        let len = written.map_err(|_| Failure::StorageUnavailable)?.len();
+        self.write(&survey, reserved, len)
+    }
+}
+
+impl Survey {
+    /// The largest number of any entry.
+    fn claimed(&self) -> u64 {
+        let [first, second] = &self.halves;
+        first.claimed.max(second.claimed)
     }
 }
 
@@ -105,7 +229,12 @@ impl Scratch {
     /// Memory for one store.
     #[must_use]
     pub const fn new() -> Self {
-        Self { item: [0; ITEM_LEN_MAX], record: [0; RECORD_LEN_MAX] }
+        Self([0; ENTRY_LEN_MAX])
+    }
+
+    /// Where the record of an entry is.
+    fn record(&mut self) -> &mut [u8] {
+        self.0.get_mut(HEAD_LEN..).unwrap_or_default()
     }
 }
 
@@ -115,120 +244,36 @@ impl Default for Scratch {
     }
 }
 
+fn unavailable<E: fmt::Debug>(why: LoadError<E>) -> Failure {
+    log::error!("record: {why}");
+    Failure::StorageUnavailable
+}
+
 impl fmt::Debug for Scratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Scratch")
     }
 }
 
-impl<F: NorFlash> Storage for FlashStore<'_, F> {
-    async fn persist(&mut self, record: &Record) -> Result<(), Failure> {
-        let octets =
-            record.emit(&mut self.scratch.record).map_err(|_| Failure::StorageUnavailable)?;
-        self.map
-            .store_item(&mut self.scratch.item, &RECORD_KEY, &octets)
-            .await
-            .map_err(|_| Failure::StorageUnavailable)
-    }
-}
-
 impl<F: NorFlash> fmt::Debug for FlashStore<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlashStore").field("range", &self.map.flash_range()).finish_non_exhaustive()
+        f.debug_struct("FlashStore").finish_non_exhaustive()
     }
 }
 
 impl<E: fmt::Debug> fmt::Display for LoadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flash(error) => write!(f, "flash holds no readable records: {error:?}"),
-            Self::Record(error) => write!(f, "flash holds an item that is no record: {error}"),
+            Self::Damaged => {
+                f.write_str("flash holds two copies of the record, and neither is whole")
+            }
+            Self::Foreign => {
+                f.write_str("flash is not blank, and holds something else than records")
+            }
+            Self::Flash(error) => write!(f, "flash cannot be read: {error:?}"),
+            Self::Record(error) => write!(f, "flash holds a record that cannot be read: {error}"),
         }
     }
 }
 
 impl<E: fmt::Debug> core::error::Error for LoadError<E> {}
-
-#[cfg(test)]
-mod tests {
-    use fleetcert_core::time::Wall;
-
-    use super::*;
-    use crate::flash_model::{FlashModel, SECTOR_LEN};
-
-    /// The fewest sectors there may be, so that the ring turns often.
-    const RANGE: Range<u32> = 0..2 * SECTOR_LEN;
-
-    fn store(flash: &mut FlashModel) -> FlashStore<'static, &mut FlashModel> {
-        FlashStore::new(flash, RANGE, std::boxed::Box::leak(std::boxed::Box::default())).unwrap()
-    }
-
-    fn record(number: u64) -> Record {
-        Record::new(Wall(number))
-    }
-
-    fn load(flash: &mut FlashModel) -> Option<Record> {
-        block_on(store(flash).load()).unwrap()
-    }
-
-    /// Goal: a blank device has no record, and the last one persisted is found after a restart.
-    #[test]
-    fn the_last_record_is_found_again() {
-        let mut flash = FlashModel::blank(RANGE.end);
-        assert_eq!(load(&mut flash), None);
-        for number in 0..500 {
-            block_on(store(&mut flash).persist(&record(number))).unwrap();
-            assert_eq!(load(&mut flash), Some(record(number)));
-        }
-    }
-
-    /// Goal: what is reserved outlives the device's power, and neither it nor the record is lost
-    /// when the other is written as often as it takes to go round the ring.
-    #[test]
-    fn the_record_and_the_reserved_numbers_do_not_displace_each_other() {
-        let mut flash = FlashModel::blank(RANGE.end);
-        assert_eq!(store(&mut flash).reserved(), 0);
-        store(&mut flash).reserve(256).unwrap();
-        for number in 0..500 {
-            block_on(store(&mut flash).persist(&record(number))).unwrap();
-        }
-        assert_eq!(store(&mut flash).reserved(), 256);
-        for end in 0..1000 {
-            store(&mut flash).reserve(end).unwrap();
-            assert_eq!(store(&mut flash).reserved(), end);
-        }
-        assert_eq!(load(&mut flash), Some(record(499)));
-    }
-
-    /// Goal: wherever the power is cut, the device finds the old record or the new one, whole; and
-    /// when `persist` said that it was done, the new one.
-    #[test]
-    fn a_power_cut_at_any_operation_leaves_the_old_record_or_the_new() {
-        let mut cuts = 0;
-        let mut flash = FlashModel::blank(RANGE.end);
-        let mut durable = None;
-        // Enough writes to go round the ring of sectors, so that cuts hit erasures, too.
-        for number in 0..600 {
-            for operations in 0.. {
-                let mut copy = flash.clone();
-                copy.cut_power_after(operations);
-                let done = block_on(store(&mut copy).persist(&record(number))).is_ok();
-                copy.restore_power();
-                let found = load(&mut copy);
-                if done {
-                    assert_eq!(found, Some(record(number)), "write {number}, cut {operations}");
-                    flash = copy;
-                    durable = found;
-                    break;
-                }
-                cuts += 1;
-                let either = found == durable || found == Some(record(number));
-                assert!(either, "write {number}, cut {operations}: {found:?}");
-                // A device that came back goes on writing on what the cut left.
-                block_on(store(&mut copy).persist(&record(number))).unwrap();
-                assert_eq!(load(&mut copy), Some(record(number)));
-            }
-        }
-        assert!(cuts > 1000 && flash.erasures() > 3, "{cuts} cuts, {} erasures", flash.erasures());
-    }
-}
