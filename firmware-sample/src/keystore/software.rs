@@ -77,9 +77,10 @@ impl<F: NorFlash, R: CryptoRngCore> SoftwareKeys<F, R> {
 
 impl<F: NorFlash, R: CryptoRngCore> Keys for SoftwareKeys<F, R> {
     async fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
-        let key = match self.find(slot)? {
-            Some(key) => key,
-            None => self.made(slot, source)?,
+        let key = match self.find(slot) {
+            Ok(Some(key)) => key,
+            // What cannot be read was cut off when it was written, before anybody was told of it.
+            Ok(None) | Err(_) => self.made(slot, source)?,
         };
         Ok(Sha256::digest(spki_of(key.verifying_key())?).into())
     }
@@ -270,25 +271,31 @@ mod tests {
     }
 
     /// Goal: wherever the power is cut while a key is made, the slot is empty or holds a key that
-    /// works, the other slot is untouched, and the next try succeeds.
+    /// works, the other slot is untouched, and the next try succeeds; on a chip that reads what was
+    /// cut off, and on one that does not.
     #[test]
-    fn a_power_cut_at_any_operation_leaves_no_half_key() {
+    fn a_power_cut_at_any_octet_leaves_no_half_key() {
         let mut flash = blank();
         let other = block_on(keys(&mut flash, 0).ensure(Slot::A, KeySource::Fresh)).unwrap();
-        for operations in 0.. {
+        // A prime: each part of a word is hit.
+        for steps in (0..).step_by(31) {
             let mut copy = flash.clone();
-            copy.cut_power_after(operations);
+            copy.cut_power_at(steps, steps);
+            if steps.is_multiple_of(2) {
+                copy.hide_torn_words();
+            }
             let made = block_on(keys(&mut copy, 50).ensure(Slot::B, KeySource::Fresh));
             copy.restore_power();
             let found = keys(&mut copy, 0).probe(Slot::B);
-            let expected = made.as_ref().map(|_| ()).map_err(|_| Failure::KeyLost);
-            assert_eq!(found, expected, "cut {operations}");
-            assert!(block_on(keys(&mut copy, 90).ensure(Slot::B, KeySource::Fresh)).is_ok());
+            let again = block_on(keys(&mut copy, 90).ensure(Slot::B, KeySource::Fresh)).unwrap();
+            assert!(keys(&mut copy, 0).sign(Slot::B, &[7; 32]).is_ok(), "cut {steps}");
             assert_eq!(block_on(keys(&mut copy, 0).ensure(Slot::A, KeySource::Fresh)), Ok(other));
-            if made.is_ok() {
-                assert!(operations >= 2, "an erasure and a write can be cut");
+            if let Ok(made) = made {
+                assert_eq!((found, made), (Ok(()), again));
+                assert!(steps > u64::from(SECTOR_LEN), "an erasure and a write can be cut");
                 break;
             }
+            assert!(found.is_err(), "cut {steps}");
         }
     }
 
