@@ -207,8 +207,7 @@ impl Policy {
     const KEEP_KEY: u16 = 1 << 1;
     const SELF_TEST: u16 = 1 << 2;
     const DECOMMISSION: u16 = 1 << 3;
-    const KNOWN: u16 =
-        Self::ATTESTED_ONLY | Self::KEEP_KEY | Self::SELF_TEST | Self::DECOMMISSION;
+    const KNOWN: u16 = Self::ATTESTED_ONLY | Self::KEEP_KEY | Self::SELF_TEST | Self::DECOMMISSION;
 
     /// A bit that is not known here may be a promise that this firmware does not keep.
     const fn from_bits(bits: u16) -> Option<Self> {
