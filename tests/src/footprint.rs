@@ -2,7 +2,7 @@
 //!
 //! **What it is.** An [`image`] is the program as it lies in the board's memory. [`component`] says
 //! who takes which octets; [`panics`] finds every way into a panic, by what the instructions refer to
-//! ([`reference`]); [`listing`] wants a reason for each. [`page`] reads the tables of the pages in
+//! ([`mod@reference`]); [`listing`] wants a reason for each. [`page`] reads the tables of the pages in
 //! `docs/` that have the limits and the reasons.
 //!
 //! **What it must never do.** Ask the compiler: what it was told to do is not what it did. Nothing
