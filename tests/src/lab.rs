@@ -19,6 +19,7 @@ pub mod claimant;
 pub mod device;
 pub mod fake;
 pub mod firmware;
+pub mod flash;
 pub mod forge;
 pub mod https;
 pub mod liar;

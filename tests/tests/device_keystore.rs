@@ -5,10 +5,8 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Once;
 
-use embedded_storage_async::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
 use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::est::csr::{P256Signature, UnsignedRequest};
 use fleetcert_core::est::evidence::EVIDENCE_ATTRIBUTE_LEN_MAX;
@@ -18,7 +16,7 @@ use fleetcert_core::record::{KeySource, Slot};
 use fleetcert_core::time::Wall;
 use fleetcert_core::wire::{Challenge, VERSION};
 use fleetcert_firmware::blocking::block_on;
-use fleetcert_firmware::flash_model::{FlashModel, ModelFault, SECTOR_LEN};
+use fleetcert_firmware::flash_model::SECTOR_LEN;
 use fleetcert_firmware::keystore::tpm::TpmKeys;
 use fleetcert_firmware::keystore::{INTRODUCTION_LEN_MAX, KeyStore as _, LayoutError};
 use fleetcert_provisioner::attest::credential;
@@ -32,6 +30,7 @@ use fleetcert_rig::tpm_maker::TpmMaker;
 use fleetcert_rig::wait::Stop;
 use fleetcert_tests::lab::OrFail;
 use fleetcert_tests::lab::by_hand::openssl;
+use fleetcert_tests::lab::flash::Flash;
 use fleetcert_tests::lab::tpm::{leftovers, lockout_counter, powered, tool};
 use fleetcert_tests::lab::tpm_bus::TpmBus;
 use fleetcert_tests::tpm_socket::{Mishap, TpmSocket};
@@ -58,6 +57,9 @@ const NEEDED: [Code; 5] = [
     Code::ContextLoad,
     Code::CreatePrimary,
 ];
+
+/// What a slot begins with.
+const SLOT_HEAD: [u8; 5] = *b"FCTK\x01";
 
 const DIGEST: [u8; 32] = *b"SHA-256 of what is to be signed.";
 
@@ -412,9 +414,16 @@ fn a_damaged_blob_is_a_loss_of_that_key() {
     assert_eq!((keys.probe(Slot::A), keys.spki(Slot::A)), lost());
     assert!(said().contains("slot A holds no whole key"));
     site.flash.replace(&whole);
-    site.flash.reseal(0, 200);
+    let mut changed = site.flash.body(0);
+    changed[200] ^= 1;
+    site.flash.put(0, SLOT_HEAD, &changed);
     assert_eq!(keys.probe(Slot::A), Err(Failure::KeyLost));
     assert!(said().contains("the TPM does not take a blob"));
+    // A key of the TPM's, and not one that a device signs with: what the anchor ends with.
+    let (anchor, names_len) = (site.flash.body(2), 2 * 36 + 4 + 2);
+    site.flash.put(0, SLOT_HEAD, &anchor[names_len..]);
+    assert_eq!((keys.probe(Slot::A), keys.spki(Slot::A)), lost());
+    assert!(said().contains("slot A holds no whole key"));
     assert_signs(&mut keys, Slot::B, &other);
     let new = fresh(&mut keys, Slot::A);
     assert_ne!(new, key);
@@ -440,6 +449,7 @@ fn a_power_cut_at_any_place_of_the_flash_leaves_no_half_key() {
         let found = keys.probe(Slot::A);
         let key = fresh(&mut keys, Slot::A);
         assert_signs(&mut keys, Slot::A, &key);
+        assert_anchored_twice(&flash);
         if let Ok(made) = made {
             assert_eq!((found, made), (Ok(()), key), "cut {cut}");
             assert!(cut > 3 * 4096, "three sectors are erased and written: {cut}");
@@ -453,6 +463,13 @@ fn a_power_cut_at_any_place_of_the_flash_leaves_no_half_key() {
     site.assert_tidy();
 }
 
+/// Both copies of the anchor are there, and the same.
+#[track_caller]
+fn assert_anchored_twice(flash: &Flash) {
+    let [first, second] = [2, 3].map(|sector| flash.sector(sector).or_fail("a readable copy"));
+    assert!(first == second && first.starts_with(b"FCTF\x01"));
+}
+
 /// Goal: the power goes while a cleared TPM gets its new anchor: the next start goes on from there,
 /// wherever it was.
 #[test]
@@ -464,13 +481,18 @@ fn a_power_cut_while_a_cleared_tpm_is_anchored_is_made_up_for() {
     for (cut, is_checked) in (0..).step_by(STRIDE).zip([true, false].into_iter().cycle()) {
         let flash = Flash::holding(&before);
         flash.cut_power_at(cut, is_checked);
-        let made = ensure(&mut site.keys_over(&flash), Slot::B, KeySource::Fresh);
-        flash.restore_power();
         let mut keys = site.keys_over(&flash);
+        let made = ensure(&mut keys, Slot::B, KeySource::Fresh);
+        flash.restore_power();
+        // Either the board begins anew, or the flash alone was without power.
+        if is_checked {
+            keys = site.keys_over(&flash);
+        }
         assert_eq!(keys.sign(Slot::A, &DIGEST), Err(Failure::KeyLost), "cut {cut}");
         let key = fresh(&mut keys, Slot::B);
         assert_ne!(key, old);
-        assert_signs(&mut keys, Slot::B, &key);
+        assert_signs(&mut site.keys_over(&flash), Slot::B, &key);
+        assert_anchored_twice(&flash);
         if made.is_ok() {
             assert_eq!(made, Ok(key));
             assert!(cut > 3 * 4096, "three sectors are erased and written: {cut}");
@@ -634,6 +656,31 @@ fn an_introduction_carries_the_certificates_that_fit() {
     site.assert_tidy();
 }
 
+/// Goal: a TPM that gets a certificate only after it was anchored is introduced with it, and solves
+/// the challenge for the key that was introduced, not for the one that was found before.
+#[test]
+fn a_challenge_is_for_the_key_that_was_introduced() {
+    const P384: u32 = 0x01c0_0016;
+    // Which key it is about only the provisioner could tell: a SEQUENCE with a number in it.
+    const CERTIFICATE: &[u8] = &[0x30, 3, 2, 1, 0];
+    let site = Site::new();
+    let mut keys = site.keys();
+    let key = fresh(&mut keys, Slot::A);
+    let (plain, _) = introduced(&mut keys).or_fail("an introduction");
+    site.leave(P384, CERTIFICATE);
+    assert_eq!(certificates(&mut keys), CERTIFICATE);
+    let (ek, ak) = introduced(&mut keys).or_fail("an introduction");
+    assert_ne!(ek.id(), plain.id());
+    let made = Made::new(&ek, &ak, 1);
+    let mut attribute = [0; EVIDENCE_ATTRIBUTE_LEN_MAX];
+    let len = keys.vouch(Slot::A, &made.challenge(), &mut attribute).or_fail("evidence");
+    let request = requested(&mut keys, &attribute[..len]).or_fail("a request");
+    made.assert_proven(&ak, &request, &key);
+    // It is still the TPM that was anchored.
+    assert_signs(&mut site.keys(), Slot::A, &key);
+    site.assert_tidy();
+}
+
 fn issuer(site: &Site) -> String {
     let maker = TpmMaker::found(&site.place.path().join("issuer"), "Other").or_fail("a maker");
     maker.issuer().display().to_string()
@@ -651,108 +698,11 @@ fn certificates(keys: &mut Keys) -> Vec<u8> {
 /// Goal: flash that has no room for the keys is refused before anything is lost on it.
 #[test]
 fn a_region_that_is_too_small_is_refused() {
-    let capacity = Flash::SECTORS * Flash::ERASE_SIZE;
-    let base = u32::try_from(Flash::ERASE_SIZE).or_fail("a base");
+    let base = SECTOR_LEN;
+    let capacity = Flash::blank().octets().len();
     let made = TpmKeys::new(Flash::blank(), base, TpmSocket::new(Path::new("nowhere")));
     let refused = made.err().or_fail("a refusal");
     assert_eq!(refused, LayoutError::OutOfBounds { base, sectors: 4, capacity });
-}
-
-/// A flash chip of four sectors; copies are the same chip.
-#[derive(Clone)]
-struct Flash(Rc<RefCell<FlashModel>>);
-
-impl Flash {
-    const SECTORS: usize = 4;
-
-    fn blank() -> Self {
-        let len = u32::try_from(Self::SECTORS * Self::ERASE_SIZE).or_fail("a length");
-        Self(Rc::new(RefCell::new(FlashModel::blank(len))))
-    }
-
-    fn holding(octets: &[u8]) -> Self {
-        let flash = Self::blank();
-        flash.replace(octets);
-        flash
-    }
-
-    /// The power goes after so many octets; what was cut off cannot be read if `is_checked`.
-    fn cut_power_at(&self, steps: u64, is_checked: bool) {
-        let mut chip = self.0.borrow_mut();
-        chip.cut_power_at(steps, steps);
-        if is_checked {
-            chip.hide_torn_words();
-        }
-    }
-
-    fn cut_power(&self) {
-        self.cut_power_at(0, false);
-        // It goes with the next operation, of which nothing happens.
-        let _cut = block_on(self.0.borrow_mut().erase(0, SECTOR_LEN));
-    }
-
-    fn restore_power(&self) {
-        self.0.borrow_mut().restore_power();
-    }
-
-    fn octets(&self) -> Vec<u8> {
-        self.0.borrow().octets().to_vec()
-    }
-
-    fn replace(&self, octets: &[u8]) {
-        *self.0.borrow_mut() = FlashModel::holding(octets);
-    }
-
-    fn is_blank(&self, sector: usize) -> bool {
-        let octets = self.octets();
-        octets[sector * Self::ERASE_SIZE..][..Self::ERASE_SIZE].iter().all(|octet| *octet == 0xff)
-    }
-
-    /// Flips a bit of what is in a sector.
-    fn flip(&self, sector: usize, at: usize) {
-        self.0.borrow_mut().rot(sector * Self::ERASE_SIZE + at, 1);
-    }
-
-    /// Flips a bit of what is in a sector, and makes the digest over it good again.
-    fn reseal(&self, sector: usize, at: usize) {
-        const HEAD_LEN: usize = 7;
-        self.flip(sector, at);
-        let mut octets = self.octets();
-        let content = &mut octets[sector * Self::ERASE_SIZE..];
-        let len = usize::from(u16::from_be_bytes([content[5], content[6]]));
-        let digest = Sha256::digest(&content[..HEAD_LEN + len]);
-        content[HEAD_LEN + len..][..digest.len()].copy_from_slice(&digest);
-        self.replace(&octets);
-    }
-}
-
-impl ErrorType for Flash {
-    type Error = ModelFault;
-}
-
-impl ReadNorFlash for Flash {
-    const READ_SIZE: usize = FlashModel::READ_SIZE;
-
-    async fn read(&mut self, offset: u32, octets: &mut [u8]) -> Result<(), ModelFault> {
-        block_on(self.0.borrow_mut().read(offset, octets))
-    }
-
-    fn capacity(&self) -> usize {
-        self.0.borrow().capacity()
-    }
-}
-
-impl NorFlash for Flash {
-    const WRITE_SIZE: usize = FlashModel::WRITE_SIZE;
-    const ERASE_SIZE: usize = FlashModel::ERASE_SIZE;
-
-    async fn erase(&mut self, from: u32, to: u32) -> Result<(), ModelFault> {
-        block_on(self.0.borrow_mut().erase(from, to))
-    }
-
-    async fn write(&mut self, offset: u32, octets: &[u8]) -> Result<(), ModelFault> {
-        block_on(self.0.borrow_mut().write(offset, octets))
-    }
 }
 
 /// The serial line: what this test's thread has said since it was last asked.
