@@ -8,7 +8,8 @@
 //! nobody waits for it any more. Try without end, or without a pause, to open what does not open.
 //!
 //! **Why that is sound.** The thing never leaves the thread's stack. Work is taken from a queue one
-//! piece at a time and done to its end; an outcome that nobody hears is dropped. What breaks is
+//! piece at a time and done to its end; an outcome is told last, when all it changed is changed
+//! and what the work held is let go; one that nobody hears is dropped. What breaks is
 //! opened anew and the work tried once more; an attempt to open that did not succeed is followed by
 //! a pause, in which all work is answered with the reason, and the pauses grow to a limit.
 
@@ -86,15 +87,16 @@ type Job<K> = Box<dyn Work<K> + Send>;
 
 /// A piece of work with somebody who waits for it, perhaps.
 trait Work<K: Keep> {
-    /// Does it; an error that is answered by trying again is given back instead of told.
+    /// Does it, and keeps what it gave; it may be tried again after an error.
     fn attempt(&mut self, thing: &mut K::Thing) -> Result<(), K::Fault>;
 
-    /// Tells that it was not done.
-    fn give_up(&mut self, fault: K::Fault);
+    /// Lets go what the work holds, and tells what it gave, or the fault that the last attempt met.
+    fn tell(self: Box<Self>, last: Result<(), K::Fault>);
 }
 
 struct Task<F, T, E> {
     work: F,
+    gave: Option<T>,
     done: Sender<Result<T, E>>,
 }
 
@@ -104,14 +106,16 @@ where
     F: FnMut(&mut K::Thing) -> Result<T, K::Fault>,
 {
     fn attempt(&mut self, thing: &mut K::Thing) -> Result<(), K::Fault> {
-        let outcome = (self.work)(thing)?;
-        // Nobody may be waiting any more.
-        let _unheard = self.done.try_send(Ok(outcome));
+        self.gave = Some((self.work)(thing)?);
         Ok(())
     }
 
-    fn give_up(&mut self, fault: K::Fault) {
-        let _unheard = self.done.try_send(Err(fault));
+    fn tell(self: Box<Self>, last: Result<(), K::Fault>) {
+        let Self { work, gave, done } = *self;
+        drop(work);
+        let outcome = last.and_then(|()| gave.ok_or_else(K::Fault::overrun));
+        // Nobody may be waiting any more.
+        let _unheard = done.try_send(outcome);
     }
 }
 
@@ -170,7 +174,7 @@ impl<K: Keep> Owner<K> {
         work: impl FnMut(&mut K::Thing) -> Result<T, K::Fault> + Send + 'static,
     ) -> Result<Receiver<Result<T, K::Fault>>, K::Fault> {
         let (done, outcome) = bounded(1);
-        match self.queue.try_send(Box::new(Task { work, done })) {
+        match self.queue.try_send(Box::new(Task { work, gave: None, done })) {
             Ok(()) => Ok(outcome),
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => Err(K::Fault::overrun()),
         }
@@ -212,9 +216,8 @@ struct Pause<E> {
 impl<K: Keep> Worker<K> {
     fn run(mut self, jobs: &Receiver<Job<K>>) {
         while let Ok(mut job) = jobs.recv_blocking() {
-            if let Err(fault) = self.serve(&mut *job) {
-                job.give_up(fault);
-            }
+            let last = self.serve(&mut *job);
+            job.tell(last);
         }
         self.close();
     }
@@ -332,9 +335,9 @@ mod tests {
         }
     }
 
-    /// What a thing's life was, and what its next attempts to open give.
+    /// What a thing's life was, what its next attempts to open give, and how often it did well.
     #[derive(Clone, Debug, Default)]
-    struct Diary(Arc<Mutex<(Vec<&'static str>, Vec<Oops>)>>);
+    struct Diary(Arc<Mutex<(Vec<&'static str>, Vec<Oops>, u32)>>);
 
     impl Diary {
         fn write(&self, what: &'static str) {
@@ -359,7 +362,9 @@ mod tests {
             self.0.lock().unwrap().1.pop().map_or(Ok(0), Err)
         }
 
-        fn heard(&mut self, _thing: Option<&mut u32>, _fault: Option<&Oops>) {}
+        fn heard(&mut self, _thing: Option<&mut u32>, fault: Option<&Oops>) {
+            self.0.lock().unwrap().2 += u32::from(fault.is_none());
+        }
 
         fn close(&mut self, _thing: u32) {
             self.write("close");
@@ -408,6 +413,23 @@ mod tests {
         drop(given_up);
         go.send(()).unwrap();
         assert_eq!(block_on(owner.ask(count)), Ok(3));
+    }
+
+    // Goal: who has the outcome sees all that came of it: the keeper has heard of it, and what the
+    // work held is free.
+    #[test]
+    fn an_outcome_is_told_last() {
+        let (owner, _ending, diary) = owner();
+        for round in 1..=1_000 {
+            let held = Arc::new(());
+            let kept = Arc::clone(&held);
+            let outcome = block_on(owner.ask(move |thing| {
+                let _kept = &kept;
+                count(thing)
+            }));
+            assert_eq!(outcome, Ok(round));
+            assert_eq!((diary.0.lock().unwrap().2, Arc::strong_count(&held)), (round, 1));
+        }
     }
 
     // Goal: what broke is opened anew, without a close, and the work is tried once more; no more.
