@@ -28,7 +28,7 @@ use embedded_storage_async::nor_flash::{NorFlash, NorFlashErrorKind};
 use fleetcert_tpm::transact::Transact;
 use smoltcp::phy::Device;
 
-use crate::ecdsa::{Ecdsa, Signing};
+use crate::ecdsa::Ecdsa;
 use crate::keystore::{KeyStore, LayoutError};
 use crate::random::Generator;
 
@@ -39,8 +39,8 @@ pub const MAC_LEN: usize = 6;
 pub trait Board {
     /// Its clocks.
     type Clock: Clock;
-    /// Who computes its signatures.
-    type Ecdsa: Copy + Default + Ecdsa + Signing;
+    /// Who verifies signatures; and makes them, where the keys are in software.
+    type Ecdsa: Copy + Default + Ecdsa;
     /// Its flash, in regions.
     type Flash: NorFlash;
     /// Where its keys live.

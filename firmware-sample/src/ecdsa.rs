@@ -8,7 +8,7 @@
 //!
 //! **Why that is sound.** Nonces are drawn from the key and the digest (RFC 6979), so that no
 //! generator of random numbers can spoil them, and both implementations sign alike, which the
-//! standard's own examples show: on the host, and on the board by [`is_sound`].
+//! standard's own examples show: on the host, and on the board by [`is_sound`] and [`can_verify`].
 
 #[cfg(all(feature = "p256-cm4", target_arch = "arm", target_os = "none"))]
 mod cortex_m4;
@@ -36,6 +36,9 @@ pub const SECRET_LEN: usize = 32;
 /// Octets of a signature as two numbers of fixed length: r and s.
 pub const SIGNATURE_LEN: usize = 64;
 
+/// Signatures of [`is_sound`]'s chain: a second on the slowest board.
+const CHAIN_LEN: usize = 8;
+
 /// Who computes: software, or a machine's own code.
 pub trait Ecdsa: Debug + Send + Sync {
     /// Whether `signature` (r and s, big-endian) over the SHA-256 `digest` was made with the key
@@ -59,16 +62,44 @@ pub trait Signing: Debug {
     fn sign(&self, secret: &[u8; SECRET_LEN], digest: &[u8; 32]) -> Option<[u8; SIGNATURE_LEN]>;
 }
 
-/// Whether signing, points and verification are right, by an example of the standard's
-/// (RFC 6979 §A.2.5): what a board asks before it trusts its own code.
-pub fn is_sound<E: Ecdsa + Signing>(ecdsa: &E) -> bool {
-    let digest = Sha256::digest(b"sample").into();
+/// Whether signatures are verified rightly, by an example of the standard's (RFC 6979 §A.2.5): what
+/// a board asks before it trusts its own code.
+pub fn can_verify<E: Ecdsa>(ecdsa: &E) -> bool {
+    let digest = Sha256::digest(example::MESSAGE).into();
     let mut forged = example::SIGNATURE;
     forged[SIGNATURE_LEN - 1] ^= 1;
-    ecdsa.point(&example::SECRET) == Some(example::POINT)
-        && ecdsa.sign(&example::SECRET, &digest) == Some(example::SIGNATURE)
-        && ecdsa.is_signed(&example::POINT, &digest, &example::SIGNATURE)
+    ecdsa.is_signed(&example::POINT, &digest, &example::SIGNATURE)
         && !ecdsa.is_signed(&example::POINT, &digest, &forged)
+}
+
+/// Whether signing, points and verification are right: what a board asks before keys are made with
+/// its own code.
+///
+/// By the standard's example, and by a chain of signatures that begins with it. One example meets
+/// few of the carries that there can be in numbers of 256 bits.
+pub fn is_sound<E: Ecdsa + Signing>(ecdsa: &E) -> bool {
+    let digest = Sha256::digest(example::MESSAGE).into();
+    can_verify(ecdsa)
+        && ecdsa.point(&example::SECRET) == Some(example::POINT)
+        && ecdsa.sign(&example::SECRET, &digest) == Some(example::SIGNATURE)
+        && end_of_chain(ecdsa) == Some(example::END_OF_CHAIN)
+}
+
+/// The digest after [`CHAIN_LEN`] signatures, each with a key and over a digest that are made of
+/// the one before; `None` if one of them is not verified.
+fn end_of_chain<E: Ecdsa + Signing>(ecdsa: &E) -> Option<[u8; 32]> {
+    let mut secret = example::SECRET;
+    let mut digest = Sha256::digest(example::MESSAGE).into();
+    for _ in 0..CHAIN_LEN {
+        let point = ecdsa.point(&secret)?;
+        let signature = ecdsa.sign(&secret, &digest)?;
+        if !ecdsa.is_signed(&point, &digest, &signature) {
+            return None;
+        }
+        secret = Sha256::digest(point).into();
+        digest = Sha256::digest(signature).into();
+    }
+    Some(digest)
 }
 
 /// The nonce for signing `digest` with `secret`: RFC 6979 §3.2, with HMAC-SHA256.
@@ -88,9 +119,19 @@ const ORDER: [u8; SECRET_LEN] = [
     0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
 
-/// The key of RFC 6979 §A.2.5, and what it signs "sample" with.
+/// The first example of RFC 6979 §A.2.5, and what follows from it.
 mod example {
     use super::{POINT_LEN, SECRET_LEN, SIGNATURE_LEN};
+
+    /// What is signed.
+    pub(super) const MESSAGE: &[u8] = b"sample";
+
+    /// Where [`super::end_of_chain`] ends with `p256`'s own keys.
+    pub(super) const END_OF_CHAIN: [u8; 32] = [
+        0x23, 0xc7, 0xc5, 0x24, 0x5f, 0xeb, 0x70, 0x0f, 0x01, 0x48, 0xdb, 0x0f, 0xdc, 0x6c, 0x48,
+        0x44, 0x74, 0x20, 0x63, 0xb2, 0xe0, 0x19, 0x2c, 0x5c, 0xe0, 0xd2, 0x4e, 0xcd, 0xe1, 0xb5,
+        0xb7, 0x0c,
+    ];
 
     /// x
     pub(super) const SECRET: [u8; SECRET_LEN] = [
@@ -120,6 +161,9 @@ mod example {
 
 #[cfg(test)]
 mod tests {
+    use p256::ecdsa::signature::hazmat::{PrehashSigner as _, PrehashVerifier as _};
+    use p256::ecdsa::{Signature, SigningKey};
+
     use super::*;
 
     /// A signature of RFC 6979 §A.2.5: the message, k, and r and s.
@@ -159,6 +203,22 @@ mod tests {
         assert!(is_sound(&Portable));
     }
 
+    /// Goal: the chain ends where `p256` ends that has nothing of ours in it.
+    #[test]
+    fn the_end_of_the_chain_is_that_of_p256() {
+        let mut secret = example::SECRET;
+        let mut digest = digest("sample");
+        for _ in 0..CHAIN_LEN {
+            let key = SigningKey::from_slice(&secret).unwrap();
+            let signature: Signature = key.sign_prehash(&digest).unwrap();
+            key.verifying_key().verify_prehash(&digest, &signature).unwrap();
+            let point = key.verifying_key().to_encoded_point(false);
+            secret = Sha256::digest(point).into();
+            digest = Sha256::digest(signature.to_bytes()).into();
+        }
+        assert_eq!(digest, example::END_OF_CHAIN);
+    }
+
     /// Goal: with our nonce the equation of ECDSA gives the signature that `p256` makes with its
     /// own, also for digests that are not below the order of the curve.
     #[test]
@@ -192,14 +252,19 @@ mod tests {
     /// Goal: a check that nothing can fail would be none.
     #[test]
     fn arithmetic_that_is_wrong_in_one_place_is_not_sound() {
-        for fault in [Fault::Accepts, Fault::Point, Fault::Refuses, Fault::Signature] {
+        for fault in [Fault::Accepts, Fault::Later, Fault::Point, Fault::Refuses, Fault::Signature]
+        {
             assert!(!is_sound(&Wrong(fault)), "{fault:?}");
+            let is_seen = matches!(fault, Fault::Accepts | Fault::Refuses);
+            assert_eq!(can_verify(&Wrong(fault)), !is_seen, "{fault:?}");
         }
     }
 
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Fault {
         Accepts,
+        /// Only where the key is not the example's.
+        Later,
         Point,
         Refuses,
         Signature,
@@ -233,7 +298,11 @@ mod tests {
 
         fn sign(&self, secret: &[u8; SECRET_LEN], digest: &[u8; 32]) -> Option<[u8; 64]> {
             let mut signature = Portable.sign(secret, digest)?;
-            signature[63] ^= u8::from(self.0 == Fault::Signature);
+            let is_wrong = match self.0 {
+                Fault::Later => *secret != example::SECRET,
+                fault => fault == Fault::Signature,
+            };
+            signature[63] ^= u8::from(is_wrong);
             Some(signature)
         }
     }

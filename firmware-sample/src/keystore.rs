@@ -37,6 +37,10 @@ pub const INTRODUCTION_LEN_MAX: usize = 592 + 96 + 2048;
 
 /// Two slots of keys, wherever they are. All calls block.
 pub trait KeyStore: Keys {
+    /// Whether what it computes by itself with keys is right, by examples: what a self-test asks. A
+    /// store that leaves it to a TPM has nothing to be wrong in.
+    fn is_sound() -> bool;
+
     /// Where the keys live, for people and machines: `tpm` or `software`.
     fn backend(&self) -> &'static str;
 

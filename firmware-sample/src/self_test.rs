@@ -1,7 +1,7 @@
 //! What a board must pass before anything is built on it.
 //!
 //! **What it is.** Each part of a board used once, as the lifecycle will use it: the factory
-//! configuration is read, a sector of flash erased, written and read back, the TPM started and
+//! configuration is read, the board's arithmetic tried on known examples, a sector of flash erased, written and read back, the TPM started and
 //! asked, an address taken, a line sent to the host that the configuration calls the provisioner
 //! and its answer read. Each step says on the serial line what it saw; the last one how far the
 //! stack has grown. It is the first program for a new board, and what a line engineer has a device
@@ -46,6 +46,7 @@ fn test<B: Board>(
     sockets: &'static mut Sockets<'static>,
 ) -> Result<(), Trouble> {
     steps::factory(factory);
+    steps::signatures::<B>()?;
     steps::flash(&mut parts.keys)?;
     if let Some(tpm) = &mut parts.tpm {
         steps::tpm(tpm)?;

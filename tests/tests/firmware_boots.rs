@@ -124,7 +124,13 @@ fn passes_its_self_test(board: Board) {
     for _ in 0..2 {
         let (passed, said) = desk.self_test();
         assert!(passed, "{said}");
-        for line in ["factory: pump-7", "flash: ", "network: 10.0.2.15/24", "self-test passed"] {
+        for line in [
+            "factory: pump-7",
+            "signatures: as in the known examples",
+            "flash: ",
+            "network: 10.0.2.15/24",
+            "self-test passed",
+        ] {
             assert!(said.contains(line), "{line:?} is missing in:\n{said}");
         }
         assert_eq!(said.contains("tpm: starts"), board.has_tpm(), "{said}");

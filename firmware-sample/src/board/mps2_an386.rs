@@ -45,7 +45,7 @@ pub enum Mps2An386 {}
 
 static CONSOLE: Console<Uart, FpgaClock> = Console::new(Uart, FpgaClock);
 
-static KEYS: StaticCell<SoftwareKeys<Region, Generator>> = StaticCell::new();
+static KEYS: StaticCell<<Mps2An386 as Board>::Keys> = StaticCell::new();
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -53,7 +53,7 @@ impl Board for Mps2An386 {
     type Clock = FpgaClock;
     type Ecdsa = CortexM4;
     type Flash = Region;
-    type Keys = SoftwareKeys<Region, Generator>;
+    type Keys = SoftwareKeys<Region, Generator, CortexM4>;
     type Link = Lan9118;
     type Tpm = NoTpm;
 

@@ -4,8 +4,10 @@
 //! off while it was written does not match its checksum and counts as none; it cannot have been
 //! used yet, because the core uses a key only after this port has answered.
 //!
-//! The flash must not be readable from outside: switch the board's debug port off. The private
-//! key never leaves this room: signing is the only use of it.
+//! The flash must not be readable from outside: switch the board's debug port off. A private key is
+//! read from flash for each use of it, goes from here to nobody but the board's [`Signing`], and is
+//! overwritten in memory afterwards. The same digest has the same signature (RFC 6979): no
+//! generator of random numbers is needed after the key was made.
 
 use core::fmt;
 
@@ -15,74 +17,82 @@ use fleetcert_core::event::Failure;
 use fleetcert_core::port::Keys;
 use fleetcert_core::record::{KeySource, Slot};
 use fleetcert_core::wire::Challenge;
-use p256::ecdsa::signature::hazmat::PrehashSigner;
-use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
+use p256::SecretKey;
 use p256::elliptic_curve::rand_core::CryptoRngCore;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::sectors::Sectors;
 use super::{Introduction, KeyStore, LayoutError, SIGNATURE_LEN, SPKI_LEN};
+use crate::ecdsa::{self, Ecdsa, SECRET_LEN, Signing};
 
-/// Octets of a P-256 private key.
-const KEY_LEN: usize = 32;
+/// Octets of the checksum, a SHA-256.
+const CHECKSUM_LEN: usize = 32;
 
 /// Octets of a slot's content: the key and a checksum.
-const CONTENT_LEN: usize = 2 * KEY_LEN;
+const CONTENT_LEN: usize = SECRET_LEN + CHECKSUM_LEN;
 
-/// Two slots of software keys in two sectors of flash.
-pub struct SoftwareKeys<F, R> {
+/// A private key, big-endian: above zero and below the order of the curve.
+type Secret = Zeroizing<[u8; SECRET_LEN]>;
+
+/// Two slots of software keys in two sectors of flash, used by the board's `E`.
+pub struct SoftwareKeys<F, R, E> {
     slots: Sectors<F, 2>,
     rng: R,
+    ecdsa: E,
 }
 
-impl<F: NorFlash, R: CryptoRngCore> SoftwareKeys<F, R> {
+impl<F: NorFlash, R: CryptoRngCore, E: Default + Signing> SoftwareKeys<F, R, E> {
     /// Keys in the two sectors of `flash` from `base` on, made with `rng`.
     ///
     /// # Errors
     ///
     /// [`LayoutError`] when they do not fit there.
     pub fn new(flash: F, base: u32, rng: R) -> Result<Self, LayoutError> {
-        Ok(Self { slots: Sectors::new(flash, base, CONTENT_LEN)?, rng })
+        Ok(Self { slots: Sectors::new(flash, base, CONTENT_LEN)?, rng, ecdsa: E::default() })
     }
 
     /// The key in the slot.
-    fn key(&mut self, slot: Slot) -> Result<SigningKey, Failure> {
+    fn key(&mut self, slot: Slot) -> Result<Secret, Failure> {
         self.find(slot)?.ok_or(Failure::KeyLost)
     }
 
-    fn find(&mut self, slot: Slot) -> Result<Option<SigningKey>, Failure> {
+    fn find(&mut self, slot: Slot) -> Result<Option<Secret>, Failure> {
         let mut content = Zeroizing::new([0; CONTENT_LEN]);
         self.slots.read(slot.index(), &mut *content)?;
-        let (key, checksum) = content.split_at(KEY_LEN);
+        let (key, checksum) = content.split_at(SECRET_LEN);
         if checksum != checksum_of(key) {
             return Ok(None);
         }
-        Ok(SigningKey::from_slice(key).ok())
+        Ok(SecretKey::from_slice(key).ok().map(|key| secret_of(&key)))
     }
 
-    fn made(&mut self, slot: Slot, source: KeySource) -> Result<SigningKey, Failure> {
+    fn made(&mut self, slot: Slot, source: KeySource) -> Result<Secret, Failure> {
         let key = match source {
-            KeySource::Fresh => SigningKey::random(&mut self.rng),
+            KeySource::Fresh => secret_of(&SecretKey::random(&mut self.rng)),
             KeySource::Other => self.key(slot.other())?,
         };
         let mut content = Zeroizing::new([0; CONTENT_LEN]);
-        let octets = Zeroizing::new(<[u8; KEY_LEN]>::from(key.to_bytes()));
-        content[..KEY_LEN].copy_from_slice(&*octets);
-        content[KEY_LEN..].copy_from_slice(&checksum_of(&*octets));
+        content[..SECRET_LEN].copy_from_slice(&*key);
+        content[SECRET_LEN..].copy_from_slice(&checksum_of(&*key));
         self.slots.replace(slot.index(), &*content)?;
         Ok(key)
     }
+
+    fn spki_of(&self, key: &Secret) -> Result<[u8; SPKI_LEN], Failure> {
+        let point = self.ecdsa.point(key).ok_or(Failure::KeyUnavailable)?;
+        p256_spki(&point).map_err(|_| Failure::KeyUnavailable)
+    }
 }
 
-impl<F: NorFlash, R: CryptoRngCore> Keys for SoftwareKeys<F, R> {
+impl<F: NorFlash, R: CryptoRngCore, E: Default + Signing> Keys for SoftwareKeys<F, R, E> {
     async fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
         let key = match self.find(slot) {
             Ok(Some(key)) => key,
             // What cannot be read was cut off when it was written, before anybody was told of it.
             Ok(None) | Err(_) => self.made(slot, source)?,
         };
-        Ok(Sha256::digest(spki_of(key.verifying_key())?).into())
+        Ok(Sha256::digest(self.spki_of(&key)?).into())
     }
 
     async fn erase(&mut self, slot: Slot) -> Result<(), Failure> {
@@ -90,13 +100,23 @@ impl<F: NorFlash, R: CryptoRngCore> Keys for SoftwareKeys<F, R> {
     }
 }
 
-impl<F: NorFlash, R: CryptoRngCore> KeyStore for SoftwareKeys<F, R> {
+impl<F, R, E> KeyStore for SoftwareKeys<F, R, E>
+where
+    F: NorFlash,
+    R: CryptoRngCore,
+    E: Default + Ecdsa + Signing,
+{
+    fn is_sound() -> bool {
+        ecdsa::is_sound(&E::default())
+    }
+
     fn backend(&self) -> &'static str {
         "software"
     }
 
     fn spki(&mut self, slot: Slot) -> Result<[u8; SPKI_LEN], Failure> {
-        spki_of(self.key(slot)?.verifying_key())
+        let key = self.key(slot)?;
+        self.spki_of(&key)
     }
 
     fn probe(&mut self, slot: Slot) -> Result<(), Failure> {
@@ -104,8 +124,8 @@ impl<F: NorFlash, R: CryptoRngCore> KeyStore for SoftwareKeys<F, R> {
     }
 
     fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<[u8; SIGNATURE_LEN], Failure> {
-        let signature: Result<Signature, _> = self.key(slot)?.sign_prehash(digest);
-        Ok(signature.map_err(|_| Failure::KeyUnavailable)?.to_bytes().into())
+        let key = self.key(slot)?;
+        self.ecdsa.sign(&key, digest).ok_or(Failure::KeyUnavailable)
     }
 
     fn introduction<'b>(
@@ -132,17 +152,15 @@ impl<F: NorFlash, R: CryptoRngCore> KeyStore for SoftwareKeys<F, R> {
 }
 
 /// A prefix keeps it from being a hash of the key that something else might use, too.
-fn checksum_of(key: &[u8]) -> [u8; KEY_LEN] {
+fn checksum_of(key: &[u8]) -> [u8; CHECKSUM_LEN] {
     Sha256::new().chain_update(b"fleetcert flash key").chain_update(key).finalize().into()
 }
 
-fn spki_of(key: &VerifyingKey) -> Result<[u8; SPKI_LEN], Failure> {
-    let point = key.to_encoded_point(false);
-    let point = point.as_bytes().try_into().map_err(|_| Failure::KeyUnavailable)?;
-    p256_spki(point).map_err(|_| Failure::KeyUnavailable)
+fn secret_of(key: &SecretKey) -> Secret {
+    Zeroizing::new(key.to_bytes().into())
 }
 
-impl<F: NorFlash, R> fmt::Debug for SoftwareKeys<F, R> {
+impl<F: NorFlash, R, E> fmt::Debug for SoftwareKeys<F, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SoftwareKeys").field("base", &self.slots.base()).finish_non_exhaustive()
     }
@@ -150,12 +168,14 @@ impl<F: NorFlash, R> fmt::Debug for SoftwareKeys<F, R> {
 
 #[cfg(test)]
 mod tests {
-    use p256::ecdsa::signature::hazmat::PrehashVerifier;
+    use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
+    use p256::ecdsa::{Signature, VerifyingKey};
     use p256::elliptic_curve::rand_core::{CryptoRng, RngCore};
     use p256::pkcs8::{DecodePublicKey, EncodePublicKey};
 
     use super::*;
     use crate::blocking::block_on;
+    use crate::ecdsa::Portable;
     use crate::flash_model::{FlashModel, SECTOR_LEN};
 
     const BASE: u32 = SECTOR_LEN;
@@ -191,8 +211,10 @@ mod tests {
         }
     }
 
-    fn keys(flash: &mut FlashModel, seed: u8) -> SoftwareKeys<&mut FlashModel, Counter> {
-        SoftwareKeys::new(flash, BASE, Counter(seed)).unwrap()
+    type Software<F> = SoftwareKeys<F, Counter, Portable>;
+
+    fn keys(flash: &mut FlashModel, seed: u8) -> Software<&mut FlashModel> {
+        Software::new(flash, BASE, Counter(seed)).unwrap()
     }
 
     fn blank() -> FlashModel {
@@ -302,7 +324,7 @@ mod tests {
     /// Goal: a layout that would reach beyond the flash or into a neighbour is refused.
     #[test]
     fn a_layout_that_does_not_fit_is_refused() {
-        let refused = |base| SoftwareKeys::new(blank(), base, Counter(0)).unwrap_err();
+        let refused = |base| Software::new(blank(), base, Counter(0)).unwrap_err();
         let sector_len = usize::try_from(SECTOR_LEN).unwrap();
         assert_eq!(refused(1), LayoutError::Unaligned { base: 1, sector_len });
         let (base, capacity) = (2 * SECTOR_LEN, 3 * sector_len);

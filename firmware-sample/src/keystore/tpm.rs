@@ -439,6 +439,10 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> Keys for TpmKeys<F, T> {
 }
 
 impl<F: NorFlash, T: Transact<Error: fmt::Display>> KeyStore for TpmKeys<F, T> {
+    fn is_sound() -> bool {
+        true
+    }
+
     fn backend(&self) -> &'static str {
         "tpm"
     }

@@ -8,8 +8,10 @@ use fleetcert_tpm::transact::Transact;
 use log::info;
 
 use crate::blocking::block_on;
-use crate::board::{Clock, Link};
+use crate::board::{Board, Clock, Link};
+use crate::ecdsa;
 use crate::factory::Factory;
+use crate::keystore::KeyStore as _;
 use crate::net::{Net, NetError};
 
 /// Octets written to flash and read back: a multiple of every common word length.
@@ -42,6 +44,7 @@ pub(super) enum Trouble {
     Flash(&'static str),
     Net(NetError),
     Peer(&'static str),
+    Signatures(&'static str),
     Tpm(&'static str),
 }
 
@@ -54,6 +57,18 @@ impl From<NetError> for Trouble {
 pub(super) fn factory(factory: &Factory<'_>) {
     let (device_id, provisioner) = (factory.device_id.as_str(), factory.provisioner);
     info!("factory: {device_id}, provisioner {}:{}", provisioner.host(), provisioner.port());
+}
+
+/// Has the board's arithmetic verify what is known, and sign where keys are in software.
+pub(super) fn signatures<B: Board>() -> Result<(), Trouble> {
+    if !ecdsa::can_verify(&B::Ecdsa::default()) {
+        return Err(Trouble::Signatures("good and forged ones are not told apart"));
+    }
+    if !B::Keys::is_sound() {
+        return Err(Trouble::Signatures("they are made wrongly"));
+    }
+    info!("signatures: as in the known examples");
+    Ok(())
 }
 
 /// Erases, writes, reads, and erases the last sector, unless there is something in it.
@@ -173,6 +188,7 @@ impl fmt::Display for Trouble {
             Self::Flash(reason) => write!(f, "flash: {reason}"),
             Self::Net(error) => write!(f, "network: {error}"),
             Self::Peer(reason) => write!(f, "peer: {reason}"),
+            Self::Signatures(reason) => write!(f, "signatures: {reason}"),
             Self::Tpm(reason) => write!(f, "TPM: {reason}"),
         }
     }
