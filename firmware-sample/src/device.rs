@@ -167,18 +167,29 @@ fn furnish<F: NorFlash>(
     seed: [u8; SEED_LEN],
     now: Now,
 ) -> Result<(&'static mut Machine, &'static Desk), Stop> {
-    let record = load(store, factory)?;
-    let is_member = record.standing != Standing::Decommissioned;
-    let device_id = factory.device_id.clone();
-    let machine = MACHINE.try_uninit().ok_or(Stop::Again)?;
-    let machine = machine.write(Machine::new(policy(factory), device_id, record, seed, now));
+    let machine = blank(factory, seed, now)?;
+    machine.recall(now, |record| load(store, factory, record))?;
     let desk = DESK.try_uninit().ok_or(Stop::Again)?;
     let desk = desk.write(Desk::new(machine.reading(now), now.mono));
     desk.file(machine.record());
+    let is_member = machine.record().standing != Standing::Decommissioned;
     if factory.policy.decommission && is_member {
         let _first = desk.command(Command::Decommission);
     }
     Ok((machine, desk))
+}
+
+/// A machine that knows nothing, where it stays. What its making takes of the stack is given back
+/// before the record is read.
+#[inline(never)]
+fn blank(
+    factory: &Factory<'_>,
+    seed: [u8; SEED_LEN],
+    now: Now,
+) -> Result<&'static mut Machine, Stop> {
+    let place = MACHINE.try_uninit().ok_or(Stop::Again)?;
+    let (device_id, record) = (factory.device_id.clone(), Record::new(BUILD_TIME));
+    Ok(place.write(Machine::new(policy(factory), device_id, record, seed, now)))
 }
 
 /// The machine's shell, and the driver that does what it wants.
@@ -223,9 +234,17 @@ fn policy(factory: &Factory<'_>) -> Policy {
     }
 }
 
-/// The record to start from, which is no other device's.
-fn load<F: NorFlash>(store: &mut FlashStore<'_, F>, factory: &Factory<'_>) -> Result<Record, Stop> {
-    let record = find(store)?;
+/// Reads the record to start from, which is no other device's; a device without one has a life
+/// before it.
+fn load<F: NorFlash>(
+    store: &mut FlashStore<'_, F>,
+    factory: &Factory<'_>,
+    record: &mut Record,
+) -> Result<(), Stop> {
+    let _is_there = store.load_into(record).map_err(|why| {
+        error!("record: {why}");
+        Stop::Record
+    })?;
     for identity in Slot::ALL.into_iter().filter_map(|slot| record.identity(slot)) {
         let name = Certificate::parse(&identity.certificate).ok();
         let name = name.as_ref().and_then(|certificate| certificate.common_name().ok());
@@ -233,21 +252,8 @@ fn load<F: NorFlash>(store: &mut FlashStore<'_, F>, factory: &Factory<'_>) -> Re
             return Err(Stop::ForeignRecord);
         }
     }
-    tell_identity(&record);
-    Ok(record)
-}
-
-/// The record that is durable; a device without one has a life before it.
-#[inline(never)]
-fn find<F: NorFlash>(store: &mut FlashStore<'_, F>) -> Result<Record, Stop> {
-    match store.load() {
-        Ok(Some(record)) => Ok(record),
-        Ok(None) => Ok(Record::new(BUILD_TIME)),
-        Err(why) => {
-            error!("record: {why}");
-            Err(Stop::Record)
-        }
-    }
+    tell_identity(record);
+    Ok(())
 }
 
 fn tell_identity(record: &Record) {

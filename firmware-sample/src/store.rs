@@ -30,6 +30,7 @@ use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::event::Failure;
 use fleetcert_core::port::Storage;
 use fleetcert_core::record::{RECORD_VERSION, Record, RecordError};
+use fleetcert_core::time::Wall;
 
 use self::entry::{ENTRY_LEN_MAX, HEAD_LEN, Head};
 use self::logs::{Found, Half, Logs, Place};
@@ -69,7 +70,7 @@ struct Survey {
     newest: Option<Place>,
 }
 
-impl<'s, F: NorFlash> FlashStore<'s, F> {
+impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
     /// A store in `range` of `flash`, octet addresses.
     ///
     /// # Errors
@@ -87,15 +88,28 @@ impl<'s, F: NorFlash> FlashStore<'s, F> {
     /// [`LoadError`]; flash is as it was. A device must not take it for "never had one": it would
     /// enroll anew and lose an identity that may still be there.
     pub fn load(&mut self) -> Result<Option<Record>, LoadError<F::Error>> {
+        let mut record = Record::new(Wall(0));
+        let is_there = self.load_into(&mut record)?;
+        Ok(is_there.then_some(record))
+    }
+
+    /// [`FlashStore::load`] to where the record stays; whether there was one. If not, `record` is
+    /// as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; `record` is none that was durable then.
+    #[inline(never)]
+    pub fn load_into(&mut self, record: &mut Record) -> Result<bool, LoadError<F::Error>> {
         let survey = self.survey()?;
-        let Some(newest) = survey.newest else { return Ok(None) };
-        let record = self.read(&newest)?;
-        let record = match record {
-            [] => None,
-            record => Some(Record::parse(record).map_err(LoadError::Record)?),
-        };
+        let Some(newest) = survey.newest else { return Ok(false) };
+        let octets = self.read(&newest)?;
+        let is_there = !octets.is_empty();
+        if is_there {
+            record.parse_into(octets).map_err(LoadError::Record)?;
+        }
         self.heal(&survey, &newest);
-        Ok(record)
+        Ok(is_there)
     }
 
     /// The last number that is reserved for sessions, for [`Generations::new`]; 0 where there is
@@ -203,11 +217,14 @@ impl<'s, F: NorFlash> FlashStore<'s, F> {
     }
 
     fn warn(&self, half: Half) {
-        log::warn!("record: copy {} cannot be written: {:?}", half + 1, self.logs.fault);
+        match &self.logs.fault {
+            Some(fault) => log::warn!("record: copy {} cannot be written: {fault}", half + 1),
+            None => log::warn!("record: copy {} does not hold what was written to it", half + 1),
+        }
     }
 }
 
-impl<F: NorFlash> Storage for FlashStore<'_, F> {
+impl<F: NorFlash<Error: fmt::Display>> Storage for FlashStore<'_, F> {
     async fn persist(&mut self, record: &Record) -> Result<(), Failure> {
         let survey = self.survey().map_err(unavailable)?;
         let reserved = survey.newest.map_or(0, |newest| newest.head.reserved);
@@ -244,7 +261,7 @@ impl Default for Scratch {
     }
 }
 
-fn unavailable<E: fmt::Debug>(why: LoadError<E>) -> Failure {
+fn unavailable<E: fmt::Display>(why: LoadError<E>) -> Failure {
     log::error!("record: {why}");
     Failure::StorageUnavailable
 }
@@ -261,7 +278,7 @@ impl<F: NorFlash> fmt::Debug for FlashStore<'_, F> {
     }
 }
 
-impl<E: fmt::Debug> fmt::Display for LoadError<E> {
+impl<E: fmt::Display> fmt::Display for LoadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Damaged => {
@@ -270,10 +287,10 @@ impl<E: fmt::Debug> fmt::Display for LoadError<E> {
             Self::Foreign => {
                 f.write_str("flash is not blank, and holds something else than records")
             }
-            Self::Flash(error) => write!(f, "flash cannot be read: {error:?}"),
+            Self::Flash(error) => write!(f, "flash cannot be read: {error}"),
             Self::Record(error) => write!(f, "flash holds a record that cannot be read: {error}"),
         }
     }
 }
 
-impl<E: fmt::Debug> core::error::Error for LoadError<E> {}
+impl<E: fmt::Debug + fmt::Display> core::error::Error for LoadError<E> {}

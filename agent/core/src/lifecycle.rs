@@ -399,18 +399,13 @@ impl Machine {
     // Its frame holds a record: on a small stack not to be added to that of its caller.
     #[inline(never)]
     pub fn new(policy: Policy, device: DeviceId, record: Record, seed: [u8; 32], now: Now) -> Self {
-        let mut time = Timekeeper::new(policy.build_time.max(record.floor));
-        for identity in Slot::ALL.into_iter().filter_map(|slot| record.identity(slot)) {
-            time.raise_floor(identity.validity.not_before);
-        }
         let mut machine = Self {
             policy,
             device,
             dirty: false,
-            // What build and certificates tell need not be written down to be known again.
-            durable: Durable { floor: time.floor(), ..Durable::of(&record) },
+            durable: Durable::of(&record),
             record,
-            time,
+            time: Timekeeper::new(policy.build_time),
             entropy: Entropy::new(seed),
             gates: Gates::default(),
             adopted: None,
@@ -431,9 +426,37 @@ impl Machine {
             expiry_told: false,
             last_failure: None,
         };
-        machine.reschedule(None);
-        machine.resume_retry(now);
+        machine.awake(now);
         machine
+    }
+
+    /// Has the durable record read to where the machine keeps it, before the first
+    /// [`Machine::handle`]: for a stack on which a record is too large to be passed to
+    /// [`Machine::new`], whose record is then any.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`. The machine is of no use then.
+    pub fn recall<E>(
+        &mut self,
+        now: Now,
+        read: impl FnOnce(&mut Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        read(&mut self.record)?;
+        self.awake(now);
+        Ok(())
+    }
+
+    /// Begins with what the record says.
+    fn awake(&mut self, now: Now) {
+        self.time = Timekeeper::new(self.policy.build_time.max(self.record.floor));
+        for identity in Slot::ALL.into_iter().filter_map(|slot| self.record.identity(slot)) {
+            self.time.raise_floor(identity.validity.not_before);
+        }
+        // What build and certificates tell need not be written down to be known again.
+        self.durable = Durable { floor: self.time.floor(), ..Durable::of(&self.record) };
+        self.reschedule(None);
+        self.resume_retry(now);
     }
 
     /// Takes an input. Afterwards [`Machine::poll`] and [`Machine::deadline`] may answer anew.

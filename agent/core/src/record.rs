@@ -9,6 +9,8 @@
 //! before it is used and nothing may follow the checksum. `docs/design/record.md` lays it out byte
 //! by byte and argues why writing it twice survives a power cut at any instant.
 
+mod payload;
+
 use crc::{CRC_32_ISO_HDLC, Crc};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
@@ -126,7 +128,7 @@ pub struct Request {
 }
 
 /// A certificate with the facts that decisions rest on, so that they need no second parsing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Identity {
     /// Its serial number.
     pub serial: Serial,
@@ -139,7 +141,7 @@ pub struct Identity {
 }
 
 /// What a slot is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(clippy::large_enum_variant, reason = "there is no heap to put the certificate on")]
 pub enum SlotState {
     /// Nothing. A key found here may be erased.
@@ -173,7 +175,7 @@ pub struct Retry {
 }
 
 /// All that must survive a power cut.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// Counts every change; of two readable copies the higher one holds.
     pub generation: u64,
@@ -222,6 +224,48 @@ impl core::fmt::Display for RecordError {
 }
 
 impl core::error::Error for RecordError {}
+
+impl Identity {
+    /// No identity yet: a place for one.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            serial: Serial::new(),
+            validity: Validity { not_before: Wall(0), not_after: Wall(0) },
+            spki_sha256: [0; 32],
+            certificate: CertificateBytes::new(),
+        }
+    }
+
+    /// Becomes a copy of `other`, where it lies: no third one passes over the stack.
+    pub fn copy_from(&mut self, other: &Self) {
+        let Self { serial, validity, spki_sha256, certificate } = other;
+        self.serial.clone_from(serial);
+        self.validity = *validity;
+        self.spki_sha256 = *spki_sha256;
+        self.certificate.clear();
+        // As long as the other one: it fits.
+        let _fits = self.certificate.extend_from_slice(certificate);
+    }
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SlotState {
+    /// Makes the slot one for an identity, which is still to be filled in.
+    pub(crate) fn certify(&mut self) -> &mut Identity {
+        loop {
+            match self {
+                Self::Certified(identity) => return identity,
+                Self::Empty | Self::Requesting(_) => *self = Self::Certified(Identity::new()),
+            }
+        }
+    }
+}
 
 impl Record {
     /// The record of a device that has never enrolled.
@@ -285,33 +329,33 @@ impl Record {
     /// # Errors
     ///
     /// [`RecordError`], never a partial record.
-    // Its frame holds several records: on a small stack not to be added to that of its caller.
-    #[inline(never)]
     pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
-        let (body, checksum) =
-            bytes.split_last_chunk::<CHECKSUM_LEN>().ok_or(RecordError::Malformed)?;
-        let payload = body.get(HEADER_LEN..).ok_or(RecordError::Malformed)?;
-        if body[..MAGIC.len()] != MAGIC {
-            return Err(RecordError::Malformed);
-        }
-        if u16::from_le_bytes([body[5], body[6]]) as usize != payload.len() {
-            return Err(RecordError::Malformed);
-        }
-        if CHECKSUM.checksum(body) != u32::from_le_bytes(*checksum) {
-            return Err(RecordError::Checksum);
-        }
-        match body[4] {
-            RECORD_VERSION => Self::parse_payload(payload),
-            found => Err(RecordError::Version { found }),
-        }
+        let mut record = Self::new(Wall(0));
+        record.parse_into(bytes)?;
+        Ok(record)
     }
 
-    fn parse_payload(payload: &[u8]) -> Result<Self, RecordError> {
-        match postcard::take_from_bytes::<Self>(payload) {
-            Ok((record, [])) if record.is_consistent() => Ok(record),
-            Ok((_, [])) => Err(RecordError::Inconsistent),
-            _ => Err(RecordError::Malformed),
+    /// [`Record::parse`] to where the record stays: for a stack that does not hold several of them.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`]; the record is that of [`Record::new`] with time zero then.
+    pub fn parse_into(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
+        let outcome = payload(bytes).and_then(|payload| self.read_payload(payload));
+        if outcome.is_err() {
+            self.clear();
         }
+        outcome
+    }
+
+    /// Becomes the record of a device that has never enrolled, and knows no time.
+    fn clear(&mut self) {
+        (self.generation, self.floor) = (0, Wall(0));
+        (self.standing, self.active) = (Standing::Member, None);
+        for slot in &mut self.slots {
+            *slot = SlotState::Empty;
+        }
+        self.retry = Retry::default();
     }
 
     /// Writes the record into `buffer` and returns the part that it takes.
@@ -348,6 +392,26 @@ impl Record {
             && (self.active.is_some() || named <= 1)
             && (self.active.is_some() || !Slot::ALL.into_iter().any(keeps_other_key))
             && (self.standing != Standing::Decommissioned || named == 0)
+    }
+}
+
+/// What the frame of a whole record holds.
+fn payload(bytes: &[u8]) -> Result<&[u8], RecordError> {
+    let (body, checksum) =
+        bytes.split_last_chunk::<CHECKSUM_LEN>().ok_or(RecordError::Malformed)?;
+    let payload = body.get(HEADER_LEN..).ok_or(RecordError::Malformed)?;
+    if body[..MAGIC.len()] != MAGIC {
+        return Err(RecordError::Malformed);
+    }
+    if u16::from_le_bytes([body[5], body[6]]) as usize != payload.len() {
+        return Err(RecordError::Malformed);
+    }
+    if CHECKSUM.checksum(body) != u32::from_le_bytes(*checksum) {
+        return Err(RecordError::Checksum);
+    }
+    match body[4] {
+        RECORD_VERSION => Ok(payload),
+        found => Err(RecordError::Version { found }),
     }
 }
 
@@ -504,6 +568,37 @@ mod tests {
         assert_eq!(record.emit(&mut buffer[..len]).map(<[u8]>::len), Ok(len));
         for short in [0, HEADER_LEN - 1, HEADER_LEN, len - CHECKSUM_LEN - 1, len - 1] {
             assert_eq!(record.emit(&mut buffer[..short]), Err(RecordError::TooLong), "{short}");
+        }
+    }
+
+    /// Goal: whatever a record held before, it is what was read, or nothing.
+    #[test]
+    fn a_record_is_read_over_another_one_and_never_in_part() {
+        let certified = |n| SlotState::Certified(identity(n));
+        let full = Record { slots: [certified(1), certified(2)], ..renewing() };
+        let mut record = full.clone();
+        for other in [renewing(), Record::new(Wall(5)), full.clone()] {
+            assert_eq!(record.parse_into(&bytes(&other)), Ok(()));
+            assert_eq!(record, other);
+        }
+        let (whole, payload) = (bytes(&full), 7..bytes(&full).len() - 4);
+        for cut in payload.clone() {
+            let torn = sealed(1, &whole[payload.start..cut]);
+            assert_eq!(record.parse_into(&torn), Err(RecordError::Malformed), "cut at {cut}");
+            assert_eq!(record, Record::new(Wall(0)));
+        }
+    }
+
+    /// Goal: a length or a kind that no release has written is refused, not guessed at.
+    #[test]
+    fn a_slot_of_no_known_kind_and_a_certificate_beyond_the_limit_are_refused() {
+        let payload = |slot: &[u8]| [&[0, 0, 0, 0][..], slot, &[0, 0, 0, 0]].concat();
+        assert_eq!(Record::parse(&sealed(1, &payload(&[0]))), Ok(Record::new(Wall(0))));
+        assert_eq!(Record::parse(&sealed(1, &payload(&[3]))), Err(RecordError::Malformed));
+        for (len, is_read) in [(CERTIFICATE_LEN_MAX, true), (CERTIFICATE_LEN_MAX + 1, false)] {
+            let [low, high] = [len as u8 | 0x80, (len >> 7) as u8];
+            let slot = [&[2, 1, 9, 0, 0][..], &[7; 32], &[low, high], &std::vec![1; len]].concat();
+            assert_eq!(Record::parse(&sealed(1, &payload(&slot))).is_ok(), is_read, "{len}");
         }
     }
 

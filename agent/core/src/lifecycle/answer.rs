@@ -139,7 +139,7 @@ impl Machine {
         let discarded = self.record.retry.discarded;
         let failures = discarded.saturating_mul(policy::REFUSALS_MAX).min(FAILURES_MAX);
         self.record.retry = Retry { failures, discarded, not_before: None };
-        *self.record.slot_mut(slot) = SlotState::Certified(identity.clone());
+        self.record.slot_mut(slot).certify().copy_from(identity);
         self.time.raise_floor(identity.validity.not_before);
         self.candidate_key = None;
         self.refusals = 0;

@@ -1,11 +1,33 @@
 //! The way things usually go.
 
-use super::super::{Action, BrokerProof, Command, Input, Phase, Timer};
+use std::format;
+
+use super::super::{Action, BrokerProof, Command, Input, Machine, Phase, Timer};
 use super::rig::{POLICY, Rig, START, device, identity, key, serial};
 use crate::event::Event;
 use crate::policy::{IDLE_MS_MAX, Policy, Rekey, Schedule, Window};
 use crate::record::{KeySource, Kind, Record, RequestId, Slot, SlotState, Standing};
 use crate::time::{Confidence, Wall};
+
+/// Goal: a machine that is given its record where it lies is the one that was made with it.
+#[test]
+fn a_machine_that_recalls_a_record_is_the_one_that_was_made_with_it() {
+    let rig = Rig::active();
+    let mut waiting = rig.durable.clone();
+    waiting.retry.failures = 3;
+    for record in [rig.durable.clone(), waiting, Record::new(Wall(9))] {
+        let made = Machine::new(POLICY, device(), record.clone(), [7; 32], rig.now);
+        let mut recalling = Machine::new(POLICY, device(), Record::new(Wall(0)), [7; 32], rig.now);
+        let read = |place: &mut Record| {
+            *place = record;
+            Ok::<(), ()>(())
+        };
+        assert_eq!(recalling.recall(rig.now, read), Ok(()));
+        assert_eq!(format!("{recalling:?}"), format!("{made:?}"));
+    }
+    let mut machine = rig.machine;
+    assert_eq!(machine.recall(rig.now, |_| Err("damaged")), Err("damaged"));
+}
 
 #[test]
 fn the_first_boot_clears_both_slots_then_persists_a_request_before_it_makes_a_key() {
