@@ -42,7 +42,7 @@ pub trait Board {
     /// Who verifies signatures; and makes them, where the keys are in software.
     type Ecdsa: Copy + Default + Ecdsa;
     /// Its flash, in regions.
-    type Flash: NorFlash;
+    type Flash: NorFlash<Error: fmt::Display>;
     /// Where its keys live.
     type Keys: KeyStore + 'static;
     /// Its network device.

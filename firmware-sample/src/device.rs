@@ -161,7 +161,7 @@ fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
 
 /// Puts the machine and its desk where they stay, with the record to start from.
 #[inline(never)]
-fn furnish<F: NorFlash>(
+fn furnish<F: NorFlash<Error: fmt::Display>>(
     store: &mut FlashStore<'_, F>,
     factory: &Factory<'_>,
     seed: [u8; SEED_LEN],
@@ -171,7 +171,6 @@ fn furnish<F: NorFlash>(
     machine.recall(now, |record| load(store, factory, record))?;
     let desk = DESK.try_uninit().ok_or(Stop::Again)?;
     let desk = desk.write(Desk::new(machine.reading(now), now.mono));
-    desk.file(machine.record());
     let is_member = machine.record().standing != Standing::Decommissioned;
     if factory.policy.decommission && is_member {
         let _first = desk.command(Command::Decommission);
@@ -198,7 +197,7 @@ fn drive<B: Board>(context: Context<'_, B>, machine: &mut Machine) -> Result<(),
     let Context { clock, desk, .. } = context;
     let mut ports = Ports {
         clock: BoardClock(clock),
-        storage: SharedStore { store: context.store, desk },
+        storage: SharedStore { store: context.store },
         keys: SharedKeys(context.keys),
         peers: RemotePeers(desk),
         reports: DeskReports(desk),
@@ -236,7 +235,7 @@ fn policy(factory: &Factory<'_>) -> Policy {
 
 /// Reads the record to start from, which is no other device's; a device without one has a life
 /// before it.
-fn load<F: NorFlash>(
+fn load<F: NorFlash<Error: fmt::Display>>(
     store: &mut FlashStore<'_, F>,
     factory: &Factory<'_>,
     record: &mut Record,

@@ -467,7 +467,10 @@ impl fmt::Display for ParseError {
             Self::Length { found, max } => {
                 write!(f, "a content of {found} octets is stated where {max} are possible")
             }
-            Self::Magic { found } => write!(f, "begins with {found:02x?}, not with {MAGIC:02x?}"),
+            Self::Magic { found } => {
+                let [found, expected] = [*found, MAGIC].map(u32::from_be_bytes);
+                write!(f, "begins with {found:#010x}, not with {expected:#010x}")
+            }
             Self::Trailing { len } => write!(f, "{len} octets follow the last field"),
             Self::Truncated { found } => write!(f, "{found} octets are no block"),
             Self::Version { found } => {

@@ -3,6 +3,7 @@
 //! tests use (`firmware-sample/src/store/tests.rs` has a sample of each, and what else can happen).
 #![expect(clippy::unwrap_used, reason = "flash that does not do as asked ends the test")]
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::thread;
 
@@ -26,17 +27,20 @@ const TWO_TURNS: u64 = 16;
 /// What is durable: the record, and the end of the numbers that are reserved for sessions.
 type Durable = (Option<Record>, u64);
 
-fn with<F: NorFlash, T>(flash: F, act: impl FnOnce(&mut FlashStore<'_, F>) -> T) -> T {
+fn with<F: NorFlash<Error: Display>, T>(
+    flash: F,
+    act: impl FnOnce(&mut FlashStore<'_, F>) -> T,
+) -> T {
     let mut scratch = Scratch::new();
     let end = u32::try_from(flash.capacity()).unwrap();
     act(&mut FlashStore::new(flash, 0..end, &mut scratch).unwrap())
 }
 
-fn durable<F: NorFlash>(flash: F) -> Durable {
+fn durable<F: NorFlash<Error: Display>>(flash: F) -> Durable {
     with(flash, |store| (store.load().unwrap(), store.reserved()))
 }
 
-fn persist<F: NorFlash>(flash: F, record: &Record) -> Result<(), Failure> {
+fn persist<F: NorFlash<Error: Display>>(flash: F, record: &Record) -> Result<(), Failure> {
     with(flash, |store| block_on(store.persist(record)))
 }
 
@@ -58,7 +62,11 @@ fn record(number: u64) -> Record {
 }
 
 /// The write of this number, as a device mixes them, and what is durable after it.
-fn write<F: NorFlash>(flash: F, number: u64, before: &Durable) -> (Result<(), Failure>, Durable) {
+fn write<F: NorFlash<Error: Display>>(
+    flash: F,
+    number: u64,
+    before: &Durable,
+) -> (Result<(), Failure>, Durable) {
     if number % 4 == 3 {
         (with(flash, |store| store.reserve(number)), (before.0.clone(), number))
     } else {

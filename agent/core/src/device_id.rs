@@ -97,11 +97,13 @@ impl fmt::Display for DeviceIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Character { found, at } => {
-                write!(f, "device id has {found:?} at octet {at}, only [A-Za-z0-9._-] may be")
+                let found = found.escape_default();
+                write!(f, "device id has '{found}' at octet {at}, only [A-Za-z0-9._-] may be")
             }
             Self::Empty => f.write_str("device id is empty"),
             Self::FirstCharacter { found } => {
-                write!(f, "device id begins with {found:?}, a letter, digit or '_' should")
+                let found = found.escape_default();
+                write!(f, "device id begins with '{found}', a letter, digit or '_' should")
             }
             Self::Length { found } => {
                 write!(f, "device id has {found} octets, at most {DEVICE_ID_LEN_MAX} may be")

@@ -287,7 +287,7 @@ impl fmt::Display for Trouble {
             Self::NoSlots => f.write_str("other programs hold all slots of the TPM"),
             Self::OwnerAuthNeeded => f.write_str("a password is set on the owner hierarchy"),
             Self::ParentChanged { found, expected } => {
-                write!(f, "storage primary is {found:?}, recorded was {expected:?}")
+                write!(f, "storage primary is {found}, recorded was {expected}")
             }
             Self::Refused { command, code } => write!(f, "{command} was refused: {code}"),
             Self::Tampered { command } => write!(f, "answer to {command} with a wrong HMAC"),

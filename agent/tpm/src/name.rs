@@ -105,9 +105,13 @@ impl Name {
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Name(")?;
-        self.as_bytes().iter().try_for_each(|octet| write!(f, "{octet:02x}"))?;
-        f.write_str(")")
+        write!(f, "Name({self})")
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_bytes().iter().try_for_each(|octet| write!(f, "{octet:02x}"))
     }
 }
 

@@ -2,6 +2,7 @@
 //! what does goes over the [`Desk`].
 
 use core::cell::RefCell;
+use core::fmt;
 
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::event::{Event, Failure};
@@ -31,15 +32,12 @@ impl<C: board::Clock> Clock for BoardClock<C> {
 /// The record's store, which the driver uses too: for the generations of sessions.
 pub(super) struct SharedStore<'d, F: NorFlash> {
     pub(super) store: &'d RefCell<FlashStore<'static, F>>,
-    pub(super) desk: &'d Desk,
 }
 
-impl<F: NorFlash> Storage for SharedStore<'_, F> {
+impl<F: NorFlash<Error: fmt::Display>> Storage for SharedStore<'_, F> {
     async fn persist(&mut self, record: &Record) -> Result<(), Failure> {
         let mut store = self.store.try_borrow_mut().map_err(|_| Failure::StorageUnavailable)?;
-        block_on(store.persist(record))?;
-        self.desk.file(record);
-        Ok(())
+        block_on(store.persist(record))
     }
 }
 

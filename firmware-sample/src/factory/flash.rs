@@ -28,13 +28,13 @@ pub async fn load<'b, F: ReadNorFlash>(
     Factory::parse(buffer).map_err(FactoryError::Parse)
 }
 
-impl<E: fmt::Debug> fmt::Display for FactoryError<E> {
+impl<E: fmt::Display> fmt::Display for FactoryError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flash(error) => write!(f, "the flash cannot be read: {error:?}"),
+            Self::Flash(error) => write!(f, "the flash cannot be read: {error}"),
             Self::Parse(error) => write!(f, "no factory configuration: {error}"),
         }
     }
 }
 
-impl<E: fmt::Debug> core::error::Error for FactoryError<E> {}
+impl<E: fmt::Debug + fmt::Display> core::error::Error for FactoryError<E> {}

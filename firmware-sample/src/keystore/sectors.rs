@@ -25,7 +25,7 @@ pub(super) struct Sectors<F, const COUNT: usize> {
     base: u32,
 }
 
-impl<F: NorFlash, const COUNT: usize> Sectors<F, COUNT> {
+impl<F: NorFlash<Error: fmt::Display>, const COUNT: usize> Sectors<F, COUNT> {
     /// The sectors, for contents of at most `len_max` octets.
     pub(super) fn new(flash: F, base: u32, len_max: usize) -> Result<Self, LayoutError> {
         let (sector_len, word_len, capacity) = (F::ERASE_SIZE, F::WRITE_SIZE, flash.capacity());
@@ -95,8 +95,8 @@ impl<F: NorFlash, const COUNT: usize> Sectors<F, COUNT> {
 }
 
 /// Says what the flash did not do. The keys are not lost by it.
-fn fault(act: &str, index: usize, why: &dyn fmt::Debug) -> Failure {
-    error!("keys: {act} sector {index} of the flash: {why:?}");
+fn fault(act: &str, index: usize, why: &dyn fmt::Display) -> Failure {
+    error!("keys: {act} sector {index} of the flash: {why}");
     Failure::KeyUnavailable
 }
 

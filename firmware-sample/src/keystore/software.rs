@@ -42,7 +42,9 @@ pub struct SoftwareKeys<F, R, E> {
     ecdsa: E,
 }
 
-impl<F: NorFlash, R: CryptoRngCore, E: Default + Signing> SoftwareKeys<F, R, E> {
+impl<F: NorFlash<Error: fmt::Display>, R: CryptoRngCore, E: Default + Signing>
+    SoftwareKeys<F, R, E>
+{
     /// Keys in the two sectors of `flash` from `base` on, made with `rng`.
     ///
     /// # Errors
@@ -85,7 +87,9 @@ impl<F: NorFlash, R: CryptoRngCore, E: Default + Signing> SoftwareKeys<F, R, E> 
     }
 }
 
-impl<F: NorFlash, R: CryptoRngCore, E: Default + Signing> Keys for SoftwareKeys<F, R, E> {
+impl<F: NorFlash<Error: fmt::Display>, R: CryptoRngCore, E: Default + Signing> Keys
+    for SoftwareKeys<F, R, E>
+{
     async fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
         let key = match self.find(slot) {
             Ok(Some(key)) => key,
@@ -102,7 +106,7 @@ impl<F: NorFlash, R: CryptoRngCore, E: Default + Signing> Keys for SoftwareKeys<
 
 impl<F, R, E> KeyStore for SoftwareKeys<F, R, E>
 where
-    F: NorFlash,
+    F: NorFlash<Error: fmt::Display>,
     R: CryptoRngCore,
     E: Default + Ecdsa + Signing,
 {
@@ -160,7 +164,7 @@ fn secret_of(key: &SecretKey) -> Secret {
     Zeroizing::new(key.to_bytes().into())
 }
 
-impl<F: NorFlash, R, E> fmt::Debug for SoftwareKeys<F, R, E> {
+impl<F: NorFlash<Error: fmt::Display>, R, E> fmt::Debug for SoftwareKeys<F, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SoftwareKeys").field("base", &self.slots.base()).finish_non_exhaustive()
     }

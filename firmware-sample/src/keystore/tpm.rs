@@ -72,7 +72,7 @@ pub struct TpmKeys<F, T> {
     introduced: Option<EkKey>,
 }
 
-impl<F: NorFlash, T: Transact<Error: fmt::Display>> TpmKeys<F, T> {
+impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys<F, T> {
     /// Keys in the TPM behind `transport`, which is ours alone, and their blobs in the four sectors
     /// of `flash` from `base` on. Neither is asked for anything yet.
     ///
@@ -256,7 +256,8 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> TpmKeys<F, T> {
         match KeyBlob::parse(octets) {
             Ok(blob) if blob.is(Template::DeviceKey) => Ok(blob),
             _ => {
-                warn!("keys: slot {slot:?} holds no whole key: it was cut off, or changed");
+                let slot = slot.as_str();
+                warn!("keys: slot {slot} holds no whole key: it was cut off, or changed");
                 Err(Failure::KeyLost)
             }
         }
@@ -428,7 +429,7 @@ fn spki_of(blob: &KeyBlob) -> Result<[u8; SPKI_LEN], Failure> {
     p256_spki(&blob.point()).map_err(|_| Failure::KeyLost)
 }
 
-impl<F: NorFlash, T: Transact<Error: fmt::Display>> Keys for TpmKeys<F, T> {
+impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> Keys for TpmKeys<F, T> {
     async fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
         self.ensured(slot, source)
     }
@@ -438,7 +439,9 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> Keys for TpmKeys<F, T> {
     }
 }
 
-impl<F: NorFlash, T: Transact<Error: fmt::Display>> KeyStore for TpmKeys<F, T> {
+impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> KeyStore
+    for TpmKeys<F, T>
+{
     fn is_sound() -> bool {
         true
     }
@@ -510,7 +513,7 @@ impl<F: NorFlash, T: Transact<Error: fmt::Display>> KeyStore for TpmKeys<F, T> {
     }
 }
 
-impl<F: NorFlash, T> fmt::Debug for TpmKeys<F, T> {
+impl<F: NorFlash<Error: fmt::Display>, T> fmt::Debug for TpmKeys<F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TpmKeys").field("base", &self.sectors.base()).finish_non_exhaustive()
     }

@@ -21,21 +21,24 @@ const TWO_TURNS: u64 = 20;
 /// What is durable: the record, and the end of the numbers that are reserved.
 type Durable = (Option<Record>, u64);
 
-fn with<F: NorFlash, T>(flash: F, act: impl FnOnce(&mut FlashStore<'_, F>) -> T) -> T {
+fn with<F: NorFlash<Error: fmt::Display>, T>(
+    flash: F,
+    act: impl FnOnce(&mut FlashStore<'_, F>) -> T,
+) -> T {
     let mut scratch = Scratch::new();
     let end = u32::try_from(flash.capacity()).unwrap();
     act(&mut FlashStore::new(flash, 0..end, &mut scratch).unwrap())
 }
 
-fn durable<F: NorFlash>(flash: F) -> Durable {
+fn durable<F: NorFlash<Error: fmt::Display>>(flash: F) -> Durable {
     with(flash, |store| (store.load().unwrap(), store.reserved()))
 }
 
-fn why_not<F: NorFlash>(flash: F) -> std::string::String {
+fn why_not<F: NorFlash<Error: fmt::Display>>(flash: F) -> std::string::String {
     with(flash, |store| store.load().unwrap_err().to_string())
 }
 
-fn persist<F: NorFlash>(flash: F, record: &Record) -> Result<(), Failure> {
+fn persist<F: NorFlash<Error: fmt::Display>>(flash: F, record: &Record) -> Result<(), Failure> {
     with(flash, |store| block_on(store.persist(record)))
 }
 
@@ -57,7 +60,11 @@ fn record(number: u64) -> Record {
 }
 
 /// The write of this number, as a device mixes them, and what is durable after it.
-fn write<F: NorFlash>(flash: F, number: u64, before: &Durable) -> (Result<(), Failure>, Durable) {
+fn write<F: NorFlash<Error: fmt::Display>>(
+    flash: F,
+    number: u64,
+    before: &Durable,
+) -> (Result<(), Failure>, Durable) {
     if number % 4 == 3 {
         (with(flash, |store| store.reserve(number)), (before.0.clone(), number))
     } else {

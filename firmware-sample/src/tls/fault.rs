@@ -185,8 +185,21 @@ impl fmt::Display for TlsError {
             }
             Self::PeerUnproven => f.write_str("the server did not prove who it is"),
             Self::PeerUntrusted(refusal) => refusal.fmt(f),
-            Self::Transport(kind) => write!(f, "the network failed: {kind:?}"),
+            Self::Transport(kind) => write!(f, "the network failed: {}", reason(*kind)),
         }
+    }
+}
+
+/// Why a connection failed: what `NetError` says, as far as it comes through the library.
+const fn reason(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => "broken off by the peer",
+        ErrorKind::ConnectionRefused => "nobody listens there",
+        ErrorKind::NotConnected => "no link, or no address",
+        ErrorKind::NotFound => "the name is not known",
+        ErrorKind::OutOfMemory => "all connections are in use",
+        ErrorKind::TimedOut => "timed out",
+        _ => "for another reason",
     }
 }
 

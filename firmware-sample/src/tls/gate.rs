@@ -120,7 +120,7 @@ impl embedded_io::Error for Shut {
 
 impl core::fmt::Display for Shut {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:?}", self.0)
+        f.write_str("the gate is shut")
     }
 }
 

@@ -73,7 +73,8 @@ impl fmt::Display for LeafError<'_> {
             Self::Authority => f.write_str("issued certificate is an authority's"),
             Self::CommonName(error) => write!(f, "issued certificate: {error}"),
             Self::DeviceId { found, expected } => {
-                write!(f, "issued certificate is for device {found:?}, not {expected:?}")
+                let found = found.as_bytes().escape_ascii();
+                write!(f, "issued certificate is for device \"{found}\", not \"{expected}\"")
             }
             Self::Key { found, expected } => {
                 f.write_str("issued certificate is for the key ")?;
