@@ -17,7 +17,11 @@
 //! here: key usage, doubled and empty extensions, and when ([`Server`],
 //! `docs/decisions/0003-server-time.md`). The curve is the [`Ecdsa`] that the board chose. An
 //! anchor is taken as given: its own signature is never verified, and a copy of it that a server
-//! sends along (brokers do) is dropped before a path is looked for, so that it costs nothing.
+//! sends along (brokers do) is dropped before a path is looked for, so that it costs nothing. What an
+//! anchor has signed is verified once in the life of a [`Verifier`], which remembers the last
+//! [`REMEMBERED_MAX`] such signatures and nothing but that they are good: a path is looked for,
+//! dates, names and constraints are checked, and signatures counted, as if it did not
+//! (`docs/decisions/0020-remembered-signatures.md`).
 //!
 //! What a server's certificate may look like is narrower than RFC 5280 on purpose, since the tree
 //! is our own: `serverAuth` has to be said, issuers have a key usage, signatures are ECDSA on P-256
@@ -26,6 +30,7 @@
 
 mod budget;
 mod certificate;
+mod memory;
 mod refusal;
 
 use core::time::Duration;
@@ -37,10 +42,12 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use self::budget::Budgeted;
 use self::certificate::{Outline, Role};
+use self::memory::{Memory, Recalling};
 
 pub use fleetcert_core::time::server::Server;
 pub use rustls_pki_types::ServerName;
 
+pub use self::memory::REMEMBERED_MAX;
 pub use self::refusal::{AnchorError, Refusal};
 pub use crate::ecdsa::{Ecdsa, POINT_LEN, Portable, SIGNATURE_LEN};
 
@@ -54,15 +61,16 @@ pub const CERTIFICATES_MAX: usize = 6;
 /// that we ask for holds.
 pub const CHAIN_LEN_MAX: usize = 4_096;
 
-/// Signatures that are verified for one chain, at most. A good one takes two or three; a hostile
-/// one may offer many paths, each of which costs millions of instructions to refute.
+/// Signatures that are asked about for one chain, at most, remembered or not. A good one takes two or
+/// three; a hostile one may offer many paths, each of which costs millions of instructions to refute.
 pub const SIGNATURES_MAX: usize = 6;
 
 /// The pinned server roots, and who computes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Verifier<'a, E> {
     anchors: heapless::Vec<CertificateDer<'a>, ANCHORS_MAX>,
     ecdsa: E,
+    memory: Memory,
 }
 
 /// What a chain proved.
@@ -94,7 +102,7 @@ impl<'a, E: Ecdsa> Verifier<'a, E> {
             let too_many = AnchorError::TooMany { found: anchors.len(), max: ANCHORS_MAX };
             pinned.push(anchor).map_err(|_| too_many)?;
         }
-        Ok(Self { anchors: pinned, ecdsa })
+        Ok(Self { anchors: pinned, ecdsa, memory: Memory::default() })
     }
 
     /// Judges `chain` (DER, the leaf first, the rest in any order) of the server that is to have
@@ -111,7 +119,10 @@ impl<'a, E: Ecdsa> Verifier<'a, E> {
         reading: Reading,
     ) -> Result<Verified, Refusal> {
         let (leaf, issuers) = self.sort(chain)?;
-        let budget = Budgeted::new(&self.ecdsa, SIGNATURES_MAX);
+        let Self { anchors, ecdsa, memory } = self;
+        let recalling = Recalling { ecdsa, memory, anchors };
+        // Counts what is remembered, too: so the verdict is the same with and without.
+        let budget = Budgeted::new(&recalling, SIGNATURES_MAX);
         let verdict = Instants::of(server, reading).verify(Refusal::time_fault, |wall| {
             self.verify_at(&leaf, &issuers, name, wall, &budget)
         });
@@ -153,7 +164,7 @@ impl<'a, E: Ecdsa> Verifier<'a, E> {
         issuers: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         wall: Wall,
-        budget: &Budgeted<'_, E>,
+        budget: &Budgeted<'_, Recalling<'_, '_, E>>,
     ) -> Result<Verified, Refusal> {
         let anchors: heapless::Vec<TrustAnchor<'_>, ANCHORS_MAX> = self
             .anchors
