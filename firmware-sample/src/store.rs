@@ -29,7 +29,7 @@ use core::ops::Range;
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::event::Failure;
 use fleetcert_core::port::Storage;
-use fleetcert_core::record::{RECORD_VERSION, Record, RecordError};
+use fleetcert_core::record::{IdentityView, RECORD_VERSION, Record, RecordError, Slot};
 use fleetcert_core::time::Wall;
 
 use self::entry::{ENTRY_LEN_MAX, HEAD_LEN, Head};
@@ -110,6 +110,23 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
         }
         self.heal(&survey, &newest);
         Ok(is_there)
+    }
+
+    /// The identity in a slot of the newest durable record, where it was read to; `None` if there is
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn identity(
+        &mut self,
+        slot: Slot,
+    ) -> Result<Option<IdentityView<'_>>, LoadError<F::Error>> {
+        let Some(newest) = self.survey()?.newest else { return Ok(None) };
+        match self.read(&newest)? {
+            [] => Ok(None),
+            record => IdentityView::parse(record, slot).map_err(LoadError::Record),
+        }
     }
 
     /// The last number that is reserved for sessions, for [`Generations::new`]; 0 where there is

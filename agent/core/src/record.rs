@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::time::{Validity, Wall};
 use crate::wire::{REQUEST_ID_LEN, SERIAL_LEN_MAX};
 
+pub use self::payload::IdentityView;
+
 /// Octets of a device certificate, at most. A leaf with every optional extension and the longest
 /// device id takes about 900; two of these are held in memory at once on a microcontroller.
 pub const CERTIFICATE_LEN_MAX: usize = 1280;
@@ -586,6 +588,30 @@ mod tests {
             let torn = sealed(1, &whole[payload.start..cut]);
             assert_eq!(record.parse_into(&torn), Err(RecordError::Malformed), "cut at {cut}");
             assert_eq!(record, Record::new(Wall(0)));
+        }
+    }
+
+    /// Goal: the view finds in the octets what the record holds, and nothing in damaged ones.
+    #[test]
+    fn an_identity_is_found_in_the_octets_of_a_record() {
+        let full = Record {
+            slots: [SlotState::Certified(identity(1)), SlotState::Certified(identity(2))],
+            ..renewing()
+        };
+        for record in [full, renewing(), Record::new(Wall(5))] {
+            let mut whole = bytes(&record);
+            for slot in Slot::ALL {
+                let found = IdentityView::parse(&whole, slot).unwrap();
+                let held = record.identity(slot).map(|identity| IdentityView {
+                    serial: &identity.serial,
+                    validity: identity.validity,
+                    spki_sha256: identity.spki_sha256,
+                    certificate: &identity.certificate,
+                });
+                assert_eq!(found, held);
+            }
+            whole[9] ^= 1;
+            assert_eq!(IdentityView::parse(&whole, Slot::A), Err(RecordError::Checksum));
         }
     }
 

@@ -115,7 +115,7 @@ impl Lasting {
     ) -> Result<Online<'a, 'l, 't, B>, MqttError> {
         let Line { stream, deadline_ms } = line;
         let Self { outbox, generations, heard, health, .. } = self;
-        let serial = context.desk.identity(slot, |identity| identity.serial.clone());
+        let serial = context.identity(slot, |identity| Serial::from_slice(identity.serial));
         let generation = generations.next(|end| context.reserve(end));
         let phase = context.desk.phase();
         let birth = birth(generation, phase.code()).unwrap_or_default();
@@ -128,7 +128,7 @@ impl Lasting {
         health.begin(outbox);
         let session = Session::open(stream, introduction, outbox, context.now().0)?;
         info!("broker: connected, generation {generation}");
-        let serial = serial.unwrap_or_default();
+        let serial = serial.ok().and_then(Result::ok).unwrap_or_default();
         Ok(Online { session, deadline_ms, heard, health, generation, serial, phase })
     }
 

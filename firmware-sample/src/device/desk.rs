@@ -18,14 +18,14 @@ use core::task::Poll;
 use fleetcert_core::event::{Event, Failure};
 use fleetcert_core::lifecycle::{Command, Phase};
 use fleetcert_core::port::{Advice, Answer, Proof};
-use fleetcert_core::record::{Identity, Record, Request, Slot};
+use fleetcert_core::record::{Identity, Request, Slot};
 use fleetcert_core::time::{Mono, Reading, Wall};
 use heapless::Deque;
 
 /// Reports that wait to be told, at most; of more, the oldest are on the serial line only.
 const REPORTS_MAX: usize = 8;
 
-/// What the machine wants of the network. The identities that it means are in the [`Desk`].
+/// What the machine wants of the network. The identities that it means are those of the durable record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// The slot's identity is to be used from now on.
@@ -75,8 +75,6 @@ pub(super) struct Desk {
     paper: RefCell<Paper>,
     /// What was issued and is not taken yet.
     issued: RefCell<Option<Identity>>,
-    /// The identities of the durable record, by slot.
-    identities: RefCell<[Option<Identity>; 2]>,
     /// When the shell is to be woken, while it waits for nothing else.
     alarm: Cell<Option<Mono>>,
     command: Cell<Option<Command>>,
@@ -91,30 +89,12 @@ impl Desk {
         Self {
             paper: RefCell::new(Paper::Nothing),
             issued: RefCell::new(None),
-            identities: RefCell::new([const { None }; 2]),
             alarm: Cell::new(None),
             command: Cell::new(None),
             reports: RefCell::new(Deque::new()),
             view: Cell::new(View { phase: Phase::Unenrolled, reading, at }),
             is_over: Cell::new(false),
         }
-    }
-
-    /// For the shell: the identities that are durable from now on.
-    pub(super) fn file(&self, record: &Record) {
-        let Ok(mut identities) = self.identities.try_borrow_mut() else { return };
-        for (slot, place) in Slot::ALL.into_iter().zip(identities.iter_mut()) {
-            let identity = record.identity(slot);
-            if place.as_ref() != identity {
-                *place = identity.cloned();
-            }
-        }
-    }
-
-    /// For the driver: does something with the slot's identity, if it has one.
-    pub(super) fn identity<T>(&self, slot: Slot, with: impl FnOnce(&Identity) -> T) -> Option<T> {
-        let identities = self.identities.try_borrow().ok()?;
-        identities.get(slot.index())?.as_ref().map(with)
     }
 
     /// For the shell: what was issued, once.

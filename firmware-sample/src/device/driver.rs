@@ -101,7 +101,8 @@ impl<'d, B: Board> Driver<'d, '_, B> {
             }
         };
         let proof = |broker| Ok(Proof { serial: serial.clone(), broker });
-        let is_seen = desk.identity(slot, |identity| identity.serial == serial) == Some(true);
+        let context = &self.machine.context;
+        let is_seen = context.identity(slot, |identity| *identity.serial == *serial) == Ok(true);
         if !is_seen {
             answer(proof(BrokerProof::Unreachable));
         } else if self.machine.context.broker().is_none() {
@@ -200,9 +201,9 @@ impl<B: Board> MachineRoom<'_, '_, B> {
                 self.context.desk.take_order_if(|order| matches!(order, Order::Adopt { .. }));
             if let Some(Order::Adopt { slot }) = order {
                 let serial = online.serial();
-                let is_same = self.context.desk.identity(slot, |found| found.serial == *serial);
+                let is_same = self.context.identity(slot, |found| *found.serial == **serial);
                 let adopted = self.adopt(slot);
-                let is_other = adopted.is_ok() && is_same != Some(true);
+                let is_other = adopted.is_ok() && is_same != Ok(true);
                 self.context.desk.answer(Reply::Done(adopted));
                 if is_other {
                     online.close(&self.context);

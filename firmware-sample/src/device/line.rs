@@ -8,9 +8,9 @@ use core::fmt;
 
 use embedded_io::Error as _;
 use fleetcert_core::event::Failure;
-use fleetcert_core::record::{Identity, Slot};
+use fleetcert_core::record::{IdentityView, Slot};
 use fleetcert_core::time::{Mono, Reading};
-use log::{debug, info};
+use log::{debug, info, warn};
 
 use crate::board::{Board, Clock as _};
 use crate::factory::{Factory, Server};
@@ -102,6 +102,27 @@ impl<'d, B: Board> Context<'d, B> {
         self.store.try_borrow_mut().map_or(0, |mut store| store.reserved())
     }
 
+    /// Has `with` look at the identity in a slot of the durable record, which lies in the store's
+    /// memory meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::KeyLost`] when there is none, and [`Failure::KeyUnavailable`] when nobody knows.
+    pub(super) fn identity<T>(
+        &self,
+        slot: Slot,
+        with: impl FnOnce(IdentityView<'_>) -> T,
+    ) -> Result<T, Failure> {
+        let mut store = self.store.try_borrow_mut().map_err(|_| Failure::KeyUnavailable)?;
+        match store.identity(slot) {
+            Ok(identity) => identity.map(with).ok_or(Failure::KeyLost),
+            Err(why) => {
+                warn!("record: {why}");
+                Err(Failure::KeyUnavailable)
+            }
+        }
+    }
+
     /// Makes `end` the last number that is reserved for sessions.
     pub(super) fn reserve(&self, end: u64) -> Result<(), Failure> {
         let store = self.store.try_borrow_mut();
@@ -149,21 +170,24 @@ impl<'d, B: Board> Context<'d, B> {
         let name = ServerName::try_from(server.host()).map_err(|_| NetError::Name)?;
         let peer = Peer { verifier: self.verifier, name, server: role, reading };
         let mut random = self.random.try_borrow_mut().map_err(|_| LineError::Busy)?;
-        let before = self.clock.instructions();
-        match shown {
-            None => stream.shake_hands(&peer, None, &mut *random),
+        let mut shake_hands = |identity: Option<tls::Identity<'_>>| {
+            let before = self.clock.instructions();
+            stream.shake_hands(&peer, identity, &mut *random)?;
+            let spent = self.clock.instructions().saturating_sub(before);
+            info!("handshake with {target}: {spent} instructions");
+            Ok(())
+        };
+        let shaken = match shown {
+            None => shake_hands(None),
             Some(slot) => {
                 let mut signer = |digest: &[u8; 32]| sign(self.keys, slot, digest);
-                let shaken = self.desk.identity(slot, |Identity { certificate, .. }| {
-                    let identity = tls::Identity { certificate, signer: &mut signer };
-                    stream.shake_hands(&peer, Some(identity), &mut *random)
+                let shaken = self.identity(slot, |IdentityView { certificate, .. }| {
+                    shake_hands(Some(tls::Identity { certificate, signer: &mut signer }))
                 });
-                shaken.unwrap_or(Err(TlsError::LocalKey(KeyFault::Lost)))
+                shaken.unwrap_or_else(|failure| Err(TlsError::LocalKey(key_fault(&failure))))
             }
-        }?;
-        let spent = self.clock.instructions().saturating_sub(before);
-        info!("handshake with {target}: {spent} instructions");
-        Ok(())
+        };
+        shaken.map_err(LineError::Tls)
     }
 }
 

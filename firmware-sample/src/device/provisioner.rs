@@ -92,10 +92,10 @@ impl<B: Board> Provisioner<'_, '_, B> {
     #[inline(never)]
     /// Asks for the time, and when to renew the identity.
     pub(super) fn advice(&mut self, slot: Slot) -> Answer<Advice> {
-        let desk = self.context.desk;
+        let context = self.context;
         self.exchange(Some(slot), |client| {
-            let told = desk.identity(slot, |identity| client.renewal_info(&identity.certificate));
-            told.unwrap_or(key_failed(&Failure::KeyLost))
+            let told = context.identity(slot, |identity| client.renewal_info(identity.certificate));
+            told.unwrap_or_else(|failure| key_failed(&failure))
         })
     }
 
