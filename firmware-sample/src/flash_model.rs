@@ -58,7 +58,7 @@ pub enum Wear {
     Sound,
     /// It cannot be erased; the chip says so.
     Erase,
-    /// It cannot be programmed; the chip says so.
+    /// It cannot be programmed to the end; the chip says so.
     Program,
     /// A bit of each word stays set; the chip does not notice.
     Silent,
@@ -347,10 +347,11 @@ impl<const SECTOR: usize, const WORD: usize> NorFlash for NorModel<SECTOR, WORD>
         let start = at(offset);
         self.check_program(start, octets);
         let done = self.spend(octets.len())?;
+        let broken = self.draw() % octets.len().div_ceil(WORD).max(1) as u64;
         for (index, word) in octets.chunks(WORD).enumerate() {
             let (offset, left) = (start + index * WORD, done.saturating_sub(index * WORD));
             match self.wear[offset / SECTOR] {
-                Wear::Program if left > 0 => {
+                Wear::Program if left > 0 && index as u64 >= broken => {
                     self.tear_word(offset, word, WORD / 2);
                     return Err(if self.is_off() {
                         ModelFault::PowerCut

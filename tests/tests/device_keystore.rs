@@ -412,7 +412,7 @@ fn a_damaged_blob_is_a_loss_of_that_key() {
     let whole = site.flash.octets();
     site.flash.flip(0, 100);
     assert_eq!((keys.probe(Slot::A), keys.spki(Slot::A)), lost());
-    assert!(said().contains("slot A holds no whole key"));
+    assert!(said().contains("slot a holds no whole key"));
     site.flash.replace(&whole);
     let mut changed = site.flash.body(0);
     changed[200] ^= 1;
@@ -423,7 +423,7 @@ fn a_damaged_blob_is_a_loss_of_that_key() {
     let (anchor, names_len) = (site.flash.body(2), 2 * 36 + 4 + 2);
     site.flash.put(0, SLOT_HEAD, &anchor[names_len..]);
     assert_eq!((keys.probe(Slot::A), keys.spki(Slot::A)), lost());
-    assert!(said().contains("slot A holds no whole key"));
+    assert!(said().contains("slot a holds no whole key"));
     assert_signs(&mut keys, Slot::B, &other);
     let new = fresh(&mut keys, Slot::A);
     assert_ne!(new, key);

@@ -129,6 +129,33 @@ fn the_longest_record_fits_and_wide_words_do() {
     assert!(longest.emit(&mut [0; RECORD_LEN_MAX]).unwrap().len() > 2600);
 }
 
+/// Every head on a chip, of torn entries and of old ones in sectors whose erasure was cut off, too.
+fn heads(flash: &FlashModel) -> Vec<Head> {
+    let windows = flash.octets().windows(HEAD_LEN).step_by(4);
+    windows.filter_map(|octets| Head::parse(octets.try_into().unwrap())).collect()
+}
+
+/// Goal: a number means one entry: what was cut off does not share it with what was written later.
+fn check_numbers(flash: &FlashModel) {
+    let heads = heads(flash);
+    for head in &heads {
+        let mut same = heads.iter().filter(|other| other.number == head.number);
+        assert!(same.all(|other| other == head), "two entries of number {}", head.number);
+    }
+}
+
+/// Goal: what a device has found it has twice, whatever else the halves hold: either may rot.
+fn check_copies(flash: &FlashModel, found: &Durable) {
+    let half = usize::try_from(LEN / 2).unwrap();
+    for lost in [0..half, half..2 * half] {
+        let mut rotten = flash.clone();
+        lost.for_each(|offset| rotten.rot(offset, 0x01));
+        if found.0.is_some() {
+            assert_eq!(durable(rotten), *found);
+        }
+    }
+}
+
 /// Goal: wherever the power is cut, the device finds the old state or the new one, and finds it again
 /// after a second cut while it repairs what the first has left; when the write said that it was
 /// done, the new one. On a chip that hides torn words, too.
@@ -152,13 +179,15 @@ fn a_power_cut_leaves_the_old_state_or_the_new() {
             let mut twice = copy.clone();
             let found = durable(&mut copy);
             assert!(found == after || found == now && !is_done, "write {number} cut at {cut}");
+            check_copies(&copy, &found);
             twice.cut_power_at(cut / 3, cut);
             let _cut = with(&mut twice, |store| store.load().is_ok());
             twice.restore_power();
             assert_eq!(durable(&mut twice), found, "write {number} cut at {cut}, then again");
-            // What was cut off is written again, as a device does that comes back.
-            let (outcome, again) = write(&mut twice, number, &found);
+            // Something else is written, as by a device that comes back and decides anew.
+            let (outcome, again) = write(&mut twice, number + 2, &found);
             assert_eq!((outcome, durable(&mut twice)), (Ok(()), again));
+            check_numbers(&twice);
             cuts += 1;
         }
         (flash, now) = (whole, after);
@@ -177,6 +206,34 @@ fn a_worn_sector_is_passed_over() {
                 let (outcome, after) = write(&mut flash, number, &now);
                 assert_eq!(outcome, Ok(()), "{wear:?} {sector}, write {number}");
                 assert_eq!(durable(&mut flash), after, "{wear:?} {sector}, write {number}");
+                now = after;
+            }
+        }
+    }
+}
+
+/// Goal: a half that is worn out altogether costs a device nothing, either, wherever the power is cut
+/// in the other one.
+#[test]
+fn a_worn_half_is_given_up() {
+    for wear in [Wear::Erase, Wear::Program, Wear::Silent] {
+        for sectors in [0..2, 2..4] {
+            let (mut flash, mut now) = written(3);
+            sectors.clone().for_each(|sector| flash.wear_out(sector, wear));
+            for number in 3..TWO_TURNS {
+                for seed in 0..20 {
+                    let mut copy = flash.clone();
+                    copy.cut_power_at(seed * 397, number ^ seed);
+                    let (outcome, after) = write(&mut copy, number, &now);
+                    copy.restore_power();
+                    let found = durable(&mut copy);
+                    assert!(
+                        found == after || found == now && outcome.is_err(),
+                        "{wear:?} {sectors:?}"
+                    );
+                }
+                let (outcome, after) = write(&mut flash, number, &now);
+                assert_eq!((outcome, durable(&mut flash)), (Ok(()), after.clone()), "{wear:?}");
                 now = after;
             }
         }
