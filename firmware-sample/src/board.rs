@@ -28,6 +28,7 @@ use embedded_storage_async::nor_flash::{NorFlash, NorFlashErrorKind};
 use fleetcert_tpm::transact::Transact;
 use smoltcp::phy::Device;
 
+use crate::console::show_code;
 use crate::ecdsa::Ecdsa;
 use crate::keystore::{KeyStore, LayoutError};
 use crate::random::Generator;
@@ -198,15 +199,29 @@ pub enum BoardError {
     Taken,
 }
 
+impl BoardError {
+    /// A stable name, as `docs/serial.md` has it.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Flash { .. } => "flash",
+            Self::Keys(error) => error.code(),
+            Self::Link { .. } => "link",
+            Self::Random { .. } => "random",
+            Self::Taken => "taken",
+        }
+    }
+}
+
 impl fmt::Display for BoardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flash { reason } => write!(f, "flash: {reason}"),
-            Self::Keys(error) => write!(f, "key store: {error}"),
-            Self::Link { reason } => write!(f, "network device: {reason}"),
-            Self::Random { reason } => write!(f, "source of randomness: {reason}"),
-            Self::Taken => f.write_str("the board's parts have been taken already"),
-        }
+        let reason = match self {
+            Self::Flash { reason } | Self::Link { reason } | Self::Random { reason } => reason,
+            Self::Keys(error) => return error.fmt(f),
+            Self::Taken => "",
+        };
+        show_code(f, "board", self.code())?;
+        write!(f, " {reason}")
     }
 }
 

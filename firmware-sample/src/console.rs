@@ -1,12 +1,18 @@
 //! What the firmware says, line by line, on the serial line: for people and for the rig.
 //!
-//! A line is `<milliseconds since the start> <level> <text>`. Nothing secret may be said: whoever
-//! holds the cable reads along.
+//! A line is `<milliseconds since the start> <level> <text>`. What went wrong is a code, with a
+//! number where one helps: `docs/serial.md` says of each what it means and what to do, so that the
+//! sentences take no flash. Nothing secret may be said: whoever holds the cable reads along.
+//!
+//! Lines go straight to the logger that the board has set. The macros of `log` would take some forty
+//! octets more at each place, for names of modules and filters that nobody sets here, and have what
+//! drivers of others say linked: to those they are off.
 
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 
-use log::{Log, Metadata, Record};
+use embedded_storage_async::nor_flash::NorFlashErrorKind;
+use log::{Level, Log, Metadata, Record};
 
 use crate::board::{Clock, Serial};
 
@@ -26,16 +32,11 @@ impl<S: Serial, C: Clock> Console<S, C> {
 }
 
 impl<S: Serial + Send, C: Clock + Send + Sync> Log for Console<S, C> {
-    /// This crate and those of the core speak; what drivers of others have to say is for those who
-    /// write drivers.
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("fleetcert")
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
         let mut line = Line(&self.serial);
         let (now_ms, level) = (self.clock.now_ms(), record.level().as_str());
         // A serial line takes everything: there is no error to tell.
@@ -43,6 +44,48 @@ impl<S: Serial + Send, C: Clock + Send + Sync> Log for Console<S, C> {
     }
 
     fn flush(&self) {}
+}
+
+/// Says what is as it should be.
+pub fn info(text: fmt::Arguments<'_>) {
+    say(Level::Info, text);
+}
+
+/// Says what is not as it should be, and passes or is got over.
+pub fn warn(text: fmt::Arguments<'_>) {
+    say(Level::Warn, text);
+}
+
+/// Says what people have to mend.
+pub fn error(text: fmt::Arguments<'_>) {
+    say(Level::Error, text);
+}
+
+#[inline(never)]
+fn say(level: Level, text: fmt::Arguments<'_>) {
+    let record = Record::builder().level(level).target("fleetcert").args(text).build();
+    log::logger().log(&record);
+}
+
+/// What a flash says of itself, as `docs/serial.md` has it, in the room `flash`.
+#[must_use]
+pub const fn flash_code(kind: NorFlashErrorKind) -> &'static str {
+    match kind {
+        NorFlashErrorKind::NotAligned => "not-aligned",
+        NorFlashErrorKind::OutOfBounds => "out-of-bounds",
+        _ => "fault",
+    }
+}
+
+/// Shows a code as `room.code`.
+///
+/// # Errors
+///
+/// Those of `f`.
+pub fn show_code(f: &mut fmt::Formatter<'_>, room: &str, code: &str) -> fmt::Result {
+    f.write_str(room)?;
+    f.write_str(".")?;
+    f.write_str(code)
 }
 
 /// Says that the program has panicked; with the feature `panic-text`, where and why. Without it the

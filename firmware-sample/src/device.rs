@@ -23,7 +23,6 @@ mod health;
 mod line;
 mod ports;
 mod provisioner;
-mod shim;
 
 use core::cell::RefCell;
 use core::fmt;
@@ -37,12 +36,12 @@ use fleetcert_core::port::Clock as _;
 use fleetcert_core::record::{Record, Slot, Standing};
 use fleetcert_core::shell::{Flow, Ports};
 use fleetcert_core::time::{Now, Wall};
-use log::{error, info};
 use p256::elliptic_curve::rand_core::RngCore as _;
 use static_cell::{ConstStaticCell, StaticCell};
 
 use crate::blocking::block_on;
 use crate::board::{Board, BoardError, Ending, Parts};
+use crate::console::{error, info, show_code};
 use crate::factory::{self, FACTORY_BUFFER_LEN, Factory};
 use crate::keystore::KeyStore as _;
 use crate::net::{Buffers, Net, Sockets};
@@ -105,11 +104,11 @@ enum Stop {
 
 /// Lives, as board `B`, until power is cut.
 pub fn run<B: Board>() -> ! {
-    info!("fleetcert firmware {} on {}", env!("CARGO_PKG_VERSION"), B::NAME);
+    info(format_args!("fleetcert firmware {} on {}", env!("CARGO_PKG_VERSION"), B::NAME));
     let ending = match B::take().map_err(Stop::Board).and_then(live::<B>) {
         Ok(()) => Ending::Success,
         Err(why) => {
-            error!("stopped: {why}");
+            error(format_args!("stopped: {why}"));
             Ending::Failure
         }
     };
@@ -122,7 +121,7 @@ pub fn run<B: Board>() -> ! {
 fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
     let buffer = FACTORY.try_take().ok_or(Stop::Again)?;
     let factory = block_on(factory::load(&mut parts.factory, buffer)).map_err(|why| {
-        error!("factory configuration: {why}");
+        error(format_args!("factory configuration: {why}"));
         Stop::Factory
     })?;
     let buffers = BUFFERS.try_take().ok_or(Stop::Again)?;
@@ -139,7 +138,7 @@ fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
     random.fill_bytes(&mut seed);
     let (machine, desk) = furnish(&mut store, &factory, seed, BoardClock(clock).now())?;
     let keys = B::keys(keys, tpm, random.split()).map_err(Stop::Board)?;
-    info!("device {}: keys in {}", factory.device_id.as_str(), keys.backend());
+    info(format_args!("device {}: keys in {}", factory.device_id.as_str(), keys.backend()));
     let verifier =
         Verifier::new(&[factory.server_root], B::Ecdsa::default()).map_err(Stop::Root)?;
     let net = Net::new(link, clock, sockets, buffers, random.next_u64());
@@ -241,7 +240,7 @@ fn load<F: NorFlash<Error: fmt::Display>>(
     record: &mut Record,
 ) -> Result<(), Stop> {
     let _is_there = store.load_into(record).map_err(|why| {
-        error!("record: {why}");
+        error(format_args!("record: {why}"));
         Stop::Record
     })?;
     for identity in Slot::ALL.into_iter().filter_map(|slot| record.identity(slot)) {
@@ -257,13 +256,13 @@ fn load<F: NorFlash<Error: fmt::Display>>(
 
 fn tell_identity(record: &Record) {
     match (record.active, record.active_identity()) {
-        (Some(slot), Some(identity)) => info!(
+        (Some(slot), Some(identity)) => info(format_args!(
             "identity: {} in slot {} until {}",
             Hex(&identity.serial),
             slot.as_str(),
             identity.validity.not_after
-        ),
-        _ => info!("identity: none"),
+        )),
+        _ => info(format_args!("identity: none")),
     }
 }
 
@@ -276,23 +275,32 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
+impl Stop {
+    /// A stable name, as `docs/serial.md` has it.
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Again => "again",
+            Self::Board(_) => "board",
+            Self::Factory => "factory",
+            Self::ForeignRecord => "foreign-record",
+            Self::Record => "record",
+            Self::Root(_) => "root",
+            Self::SelfTest => "self-test",
+            Self::Unexpected(_) => "unexpected",
+        }
+    }
+}
+
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Again => "it runs already",
-            Self::Factory => "no factory configuration; write one into its region of flash",
-            Self::ForeignRecord => {
-                "the record is another device's; correct the device id in the factory \
-                 configuration, or erase record and keys"
+        match self {
+            Self::Board(error) => error.fmt(f),
+            Self::Root(error) => error.fmt(f),
+            Self::Unexpected(Unexpected { expected: Some((_, operation)), .. }) => {
+                show_code(f, "device", self.code())?;
+                write!(f, " {}", operation.code())
             }
-            Self::Record => {
-                "the record cannot be read, and is left as it is; to begin anew, erase record and \
-                 keys and write a new token"
-            }
-            Self::SelfTest => "the self-test found something",
-            Self::Board(error) => return error.fmt(f),
-            Self::Root(error) => return write!(f, "the server root is none: {error}"),
-            Self::Unexpected(error) => return error.fmt(f),
-        })
+            _ => show_code(f, "device", self.code()),
+        }
     }
 }

@@ -25,6 +25,8 @@ use fleetcert_core::device_id::{DEVICE_ID_LEN_MAX, DeviceId};
 use fleetcert_core::enroll::{LABEL_LEN_MAX, Label, TOKEN_LEN_MAX, Token};
 use fleetcert_core::record::CERTIFICATE_LEN_MAX;
 
+use crate::console::show_code;
+
 pub use self::flash::{FactoryError, load};
 
 /// What every block begins with.
@@ -455,27 +457,30 @@ impl fmt::Display for Field {
     }
 }
 
+impl ParseError {
+    /// A stable name, as `docs/serial.md` has it.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Checksum { .. } => "checksum",
+            Self::Content(_) => "content",
+            Self::Erased => "erased",
+            Self::FieldLength(_) => "field-length",
+            Self::Length { .. } => "length",
+            Self::Magic { .. } => "magic",
+            Self::Trailing { .. } => "trailing",
+            Self::Truncated { .. } => "truncated",
+            Self::Version { .. } => "version",
+        }
+    }
+}
+
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show_code(f, "factory", self.code())?;
         match self {
-            Self::Checksum { computed, found } => {
-                write!(f, "checksum {found:08x} does not match the content's, {computed:08x}")
-            }
-            Self::Content(field) => write!(f, "the {field} is not what one may be"),
-            Self::Erased => f.write_str("nothing has been written there"),
-            Self::FieldLength(field) => write!(f, "the {field} reaches beyond the content"),
-            Self::Length { found, max } => {
-                write!(f, "a content of {found} octets is stated where {max} are possible")
-            }
-            Self::Magic { found } => {
-                let [found, expected] = [*found, MAGIC].map(u32::from_be_bytes);
-                write!(f, "begins with {found:#010x}, not with {expected:#010x}")
-            }
-            Self::Trailing { len } => write!(f, "{len} octets follow the last field"),
-            Self::Truncated { found } => write!(f, "{found} octets are no block"),
-            Self::Version { found } => {
-                write!(f, "version {found} is not known, {VERSION} is")
-            }
+            Self::Content(field) | Self::FieldLength(field) => write!(f, " {field}"),
+            _ => Ok(()),
         }
     }
 }

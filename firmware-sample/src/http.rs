@@ -38,6 +38,7 @@ use fleetcert_core::wire::{Challenge, ChallengeRequest, NONCE_LEN};
 use zeroize::Zeroize as _;
 
 use crate::board::Clock;
+use crate::console::warn;
 use crate::tls::TlsError;
 
 pub use self::fault::HttpError;
@@ -245,7 +246,7 @@ fn believable(told: Option<Wall>, server: Validity) -> Option<Wall> {
     let told = told?;
     let is_within = server.not_before <= told && told <= server.not_after;
     if !is_within {
-        log::warn!("the provisioner says it is {}, outside its own certificate", told.0);
+        warn(format_args!("provisioner: its time {} is outside its certificate", told.0));
     }
     is_within.then_some(told)
 }
@@ -286,7 +287,7 @@ fn identity(
     device_id: &DeviceId,
 ) -> Result<Identity, HttpError> {
     check_leaf(certificate, spki_sha256, device_id).map_err(|error| {
-        log::warn!("{error}");
+        warn(format_args!("provisioner: certificate {}", unfit_code(&error)));
         let is_key = matches!(error, LeafError::Key { .. });
         HttpError::CertificateUnfit(if is_key { Unfit::Key } else { Unfit::Form })
     })?;
@@ -298,6 +299,17 @@ fn identity(
         certificate: CertificateBytes::from_slice(der)
             .map_err(|_| HttpError::CertificateTooLong { found: der.len() })?,
     })
+}
+
+const fn unfit_code(error: &LeafError<'_>) -> &'static str {
+    match error {
+        LeafError::Authority => "authority",
+        LeafError::CommonName(_) => "common-name",
+        LeafError::DeviceId { .. } => "device-id",
+        LeafError::Key { .. } => "key",
+        LeafError::Purpose => "purpose",
+        LeafError::Validity { .. } => "validity",
+    }
 }
 
 fn serial(octets: &[u8]) -> Result<Serial, HttpError> {
@@ -315,7 +327,7 @@ fn done<T>(answer: Answer<'_, T>) -> Result<T, HttpError> {
 /// What it says to people goes to where people look: nothing is decided by it.
 fn refused(refusal: Refusal<'_>) -> HttpError {
     if !refusal.detail.is_empty() {
-        log::warn!("the provisioner says: {}", refusal.detail);
+        warn(format_args!("provisioner: says {}", refusal.detail));
     }
     if refusal.is_revoked() {
         return HttpError::Revoked;

@@ -25,6 +25,8 @@ use fleetcert_core::port::Keys;
 use fleetcert_core::record::Slot;
 use fleetcert_core::wire::Challenge;
 
+use crate::console::show_code;
+
 /// Octets of the SubjectPublicKeyInfo of a key.
 pub const SPKI_LEN: usize = P256_SPKI_LEN;
 
@@ -149,22 +151,22 @@ pub enum LayoutError {
     },
 }
 
+impl LayoutError {
+    /// A stable name, as `docs/serial.md` has it.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::OutOfBounds { .. } => "range",
+            Self::SectorTooSmall { .. } => "sector",
+            Self::Unaligned { .. } => "base",
+            Self::Word { .. } => "word",
+        }
+    }
+}
+
 impl fmt::Display for LayoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OutOfBounds { base, sectors, capacity } => {
-                write!(f, "{sectors} sectors from {base} on do not fit into {capacity} octets")
-            }
-            Self::SectorTooSmall { found, needed } => {
-                write!(f, "sectors of {found} octets, {needed} are needed")
-            }
-            Self::Unaligned { base, sector_len } => {
-                write!(f, "base {base} is not a multiple of the sector's {sector_len} octets")
-            }
-            Self::Word { found } => {
-                write!(f, "words of {found} octets do not divide {} octets", sectors::PIECE_LEN)
-            }
-        }
+        show_code(f, "keys", self.code())
     }
 }
 

@@ -33,6 +33,7 @@ use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::event::Failure;
 use fleetcert_core::topic::{Channel, Topic};
 
+use crate::console::{info, show_code, warn};
 use crate::tls::{Connection, TlsError};
 
 use self::outbox::SUBSCRIBE_ID;
@@ -413,7 +414,7 @@ impl<'s, S: Stream> Session<'s, S> {
             let is_retained = head.is_retained;
             return Ok((None, Some(Delivery { kind, payload, is_retained })));
         }
-        log::warn!("the broker sent a message on a topic that is not ours to hear");
+        warn(format_args!("broker: message on a foreign topic"));
         self.inbox.forget();
         if let Some(id) = head.id {
             self.acknowledge(id, now_ms)?;
@@ -473,7 +474,7 @@ fn welcome(answer: &[u8; 4]) -> Result<(), MqttError> {
     let header = Header::parse(answer, answer.len())?.ok_or(MqttError::Unexpected)?;
     match packet::parse(header, answer)? {
         Incoming::ConnAck { code: 0, is_session_present } => {
-            log::info!("connected to the broker, session present: {is_session_present}");
+            info(format_args!("broker: session present {is_session_present}"));
             Ok(())
         }
         Incoming::ConnAck { code, .. } => Err(MqttError::Unwelcome { code }),
@@ -597,17 +598,37 @@ impl From<MqttError> for Failure {
     }
 }
 
+impl MqttError {
+    /// A stable name, as `docs/serial.md` has it; that of the stream where it is the stream's.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Introduction => "introduction",
+            Self::Packet(error) => error.code(),
+            Self::Silent => "silent",
+            Self::Stream(error) => error.code(),
+            Self::Unexpected => "unexpected",
+            Self::Unsubscribed => "unsubscribed",
+            Self::Unwelcome { .. } => "refused",
+        }
+    }
+}
+
 impl fmt::Display for MqttError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Stream(error) = self {
+            return error.fmt(f);
+        }
+        show_code(f, "mqtt", self.code())?;
         match self {
-            Self::Ended => f.write_str("the broker ended the connection"),
-            Self::Introduction => f.write_str("our introduction is longer than it can be"),
-            Self::Packet(error) => write!(f, "from the broker: {error}"),
-            Self::Silent => write!(f, "the broker was silent for {PONG_MS_MAX} ms after a ping"),
-            Self::Stream(error) => error.fmt(f),
-            Self::Unexpected => f.write_str("the broker sent a packet out of place"),
-            Self::Unsubscribed => f.write_str("the broker gave us no subscription"),
-            Self::Unwelcome { code } => write!(f, "the broker refused the session, code {code}"),
+            Self::Unwelcome { code: number }
+            | Self::Packet(
+                PacketError::Flags { found: number }
+                | PacketError::Kind { found: number }
+                | PacketError::Malformed { kind: number },
+            ) => write!(f, " {number}"),
+            _ => Ok(()),
         }
     }
 }

@@ -29,6 +29,7 @@ use smoltcp::iface::SocketStorage;
 use smoltcp::wire::Ipv4Cidr;
 
 use crate::board::{Clock, Link};
+use crate::console::show_code;
 
 use self::stack::{Stack, State};
 
@@ -300,23 +301,31 @@ impl<D, C> fmt::Debug for Net<'_, D, C> {
     }
 }
 
+impl NetError {
+    /// A stable name, as `docs/serial.md` has it.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::LinkDown => "no-link",
+            Self::Name => "name",
+            Self::NoLease => "no-lease",
+            Self::NoNameServer => "no-name-server",
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Unknown => "name-unknown",
+            Self::TimedOut { during: Step::Close } => "close-timed-out",
+            Self::TimedOut { during: Step::Connect } => "connect-timed-out",
+            Self::TimedOut { during: Step::Read } => "read-timed-out",
+            Self::TimedOut { during: Step::Resolve } => "resolve-timed-out",
+            Self::TimedOut { during: Step::Write } => "write-timed-out",
+        }
+    }
+}
+
 impl fmt::Display for NetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Busy => "all connections are in use",
-            Self::LinkDown => "no link: is the cable in?",
-            Self::Name => "neither an IPv4 address nor a name that can be looked up",
-            Self::NoLease => "no address: no DHCP server answers",
-            Self::NoNameServer => "the network has told no name server",
-            Self::Refused => "refused: nobody listens there",
-            Self::Reset => "broken off by the peer",
-            Self::Unknown => "the name server tells no address for the name",
-            Self::TimedOut { during: Step::Close } => "timed out closing the connection",
-            Self::TimedOut { during: Step::Connect } => "timed out connecting",
-            Self::TimedOut { during: Step::Read } => "timed out waiting for the peer to send",
-            Self::TimedOut { during: Step::Resolve } => "timed out waiting for the name server",
-            Self::TimedOut { during: Step::Write } => "timed out waiting for the peer to take",
-        })
+        show_code(f, "net", self.code())
     }
 }
 

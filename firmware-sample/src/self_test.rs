@@ -14,10 +14,10 @@
 
 mod steps;
 
-use log::{error, info};
 use p256::elliptic_curve::rand_core::RngCore;
 
 use crate::board::{Board, Parts};
+use crate::console::{error, info};
 use crate::factory::Factory;
 use crate::net::{Buffers, Net, Sockets};
 
@@ -30,11 +30,11 @@ pub fn run<B: Board>(
     buffers: &'static mut Buffers,
     sockets: &'static mut Sockets<'static>,
 ) -> bool {
-    info!("self-test");
+    info(format_args!("self-test"));
     let outcome = test::<B>(parts, factory, buffers, sockets);
     match &outcome {
-        Ok(()) => info!("self-test passed"),
-        Err(why) => error!("self-test failed: {why}"),
+        Ok(()) => info(format_args!("self-test passed")),
+        Err(why) => error(format_args!("self-test failed: {why}")),
     }
     outcome.is_ok()
 }

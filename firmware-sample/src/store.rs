@@ -34,6 +34,7 @@ use fleetcert_core::time::Wall;
 
 use self::entry::{ENTRY_LEN_MAX, HEAD_LEN, Head};
 use self::logs::{Found, Half, Logs, Place};
+use crate::console::{error, show_code, warn};
 
 pub use self::generations::{GENERATION_MAX, Generations};
 pub use self::layout::{LayoutError, SECTORS_MIN};
@@ -235,8 +236,8 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
 
     fn warn(&self, half: Half) {
         match &self.logs.fault {
-            Some(fault) => log::warn!("record: copy {} cannot be written: {fault}", half + 1),
-            None => log::warn!("record: copy {} does not hold what was written to it", half + 1),
+            Some(fault) => warn(format_args!("record: copy {} not written: {fault}", half + 1)),
+            None => warn(format_args!("record: copy {} is worn out", half + 1)),
         }
     }
 }
@@ -279,7 +280,7 @@ impl Default for Scratch {
 }
 
 fn unavailable<E: fmt::Display>(why: LoadError<E>) -> Failure {
-    log::error!("record: {why}");
+    error(format_args!("record: {why}"));
     Failure::StorageUnavailable
 }
 
@@ -295,17 +296,28 @@ impl<F: NorFlash> fmt::Debug for FlashStore<'_, F> {
     }
 }
 
+impl<E> LoadError<E> {
+    /// A stable name, as `docs/serial.md` has it; that of the flash is its own.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Foreign => "foreign",
+            Self::Flash(_) => "flash",
+            Self::Record(RecordError::Checksum) => "checksum",
+            Self::Record(RecordError::Inconsistent) => "inconsistent",
+            Self::Record(RecordError::Malformed) => "malformed",
+            Self::Record(RecordError::TooLong) => "too-long",
+            Self::Record(RecordError::Version { .. }) => "version",
+        }
+    }
+}
+
 impl<E: fmt::Display> fmt::Display for LoadError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Damaged => {
-                f.write_str("flash holds two copies of the record, and neither is whole")
-            }
-            Self::Foreign => {
-                f.write_str("flash is not blank, and holds something else than records")
-            }
-            Self::Flash(error) => write!(f, "flash cannot be read: {error}"),
-            Self::Record(error) => write!(f, "flash holds a record that cannot be read: {error}"),
+            Self::Flash(error) => error.fmt(f),
+            _ => show_code(f, "record", self.code()),
         }
     }
 }

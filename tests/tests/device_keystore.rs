@@ -176,7 +176,7 @@ fn assert_refused(keys: &mut Keys, failure: &Failure, state: &str) {
         assert_eq!(outcome.as_ref(), Some(failure), "{operation}");
     }
     let said = said();
-    assert!(said.contains(&format!("TPM {state}: ")) && said.contains("; "), "{said}");
+    assert!(said.contains(&format!("TPM {state}")), "{said}");
 }
 
 /// As [`assert_refused`], for now: no key is made, the flash stays as it is.
@@ -345,7 +345,7 @@ fn an_endorsement_password_costs_no_key() {
     said();
     let introduced = keys.introduction(&mut [0; INTRODUCTION_LEN_MAX]).map(drop);
     assert_eq!(introduced, Err(Failure::KeyUnavailable));
-    assert!(said().contains("TPM endorsement-auth-needed: "));
+    assert!(said().contains("TPM endorsement-auth-needed"));
 }
 
 /// Goal: one damaged copy of the anchor changes nothing and is made good; with both gone the keys
@@ -380,7 +380,7 @@ fn assert_unavailable_but_mended(site: &Site, state: &str) {
     said();
     assert_eq!(keys.probe(Slot::A), Err(Failure::KeyUnavailable));
     let said = said();
-    assert!(said.contains(&format!("TPM {state}: ")), "{said}");
+    assert!(said.contains(&format!("TPM {state}")), "{said}");
     let made = ensure(&mut keys, Slot::B, KeySource::Fresh);
     assert_eq!((made, site.flash.is_blank(1)), (Err(Failure::KeyUnavailable), true));
 }
@@ -412,18 +412,18 @@ fn a_damaged_blob_is_a_loss_of_that_key() {
     let whole = site.flash.octets();
     site.flash.flip(0, 100);
     assert_eq!((keys.probe(Slot::A), keys.spki(Slot::A)), lost());
-    assert!(said().contains("slot a holds no whole key"));
+    assert!(said().contains("keys: slot a damaged"));
     site.flash.replace(&whole);
     let mut changed = site.flash.body(0);
     changed[200] ^= 1;
     site.flash.put(0, SLOT_HEAD, &changed);
     assert_eq!(keys.probe(Slot::A), Err(Failure::KeyLost));
-    assert!(said().contains("the TPM does not take a blob"));
+    assert!(said().contains("keys: blob changed"));
     // A key of the TPM's, and not one that a device signs with: what the anchor ends with.
     let (anchor, names_len) = (site.flash.body(2), 2 * 36 + 4 + 2);
     site.flash.put(0, SLOT_HEAD, &anchor[names_len..]);
     assert_eq!((keys.probe(Slot::A), keys.spki(Slot::A)), lost());
-    assert!(said().contains("slot a holds no whole key"));
+    assert!(said().contains("keys: slot a damaged"));
     assert_signs(&mut keys, Slot::B, &other);
     let new = fresh(&mut keys, Slot::A);
     assert_ne!(new, key);
@@ -623,7 +623,7 @@ fn a_key_is_vouched_for_by_its_tpm() {
         said();
         let vouched = keys.vouch(Slot::A, &made.challenge(), &mut [0; EVIDENCE_ATTRIBUTE_LEN_MAX]);
         assert_eq!(vouched, Err(Failure::KeyUnavailable));
-        assert!(said().contains("TPM refused: TPM2_ActivateCredential: 0x"));
+        assert!(said().contains("TPM refused: 0x147 0x"));
     }
     let made = Made::new(&ek, &ak, 0);
     let vouched = keys.vouch(Slot::A, &made.challenge(), &mut [0; 64]);

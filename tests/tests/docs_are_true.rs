@@ -105,6 +105,62 @@ fn the_first_steps_lead_to_a_device_that_is_heard() {
     assert_eq!(background.len(), 4, "broker, provisioner, agent, backend");
 }
 
+/// Where the firmware's codes are given out, and the room that each is of.
+const SERIAL: [(&str, &str); 15] = [
+    ("board", "board.rs"),
+    ("device", "device.rs"),
+    ("factory", "factory.rs"),
+    ("flash", "console.rs"),
+    ("http", "http/fault.rs"),
+    ("keys", "keystore.rs"),
+    ("mqtt", "mqtt.rs"),
+    ("mqtt", "mqtt/outbox.rs"),
+    ("mqtt", "mqtt/packet.rs"),
+    ("net", "net.rs"),
+    ("record", "store.rs"),
+    ("record", "store/layout.rs"),
+    ("tls", "tls/fault.rs"),
+    ("tls", "verifier/refusal.rs"),
+    ("tpm", "board/riscv32_virt/tis.rs"),
+];
+
+/// Where codes without a room are given out.
+const SERIAL_WORDS: [&str; 3] = ["http.rs", "keystore/tpm/trouble.rs", "mqtt/command.rs"];
+
+/// What the functions of a source that give out codes can return.
+fn codes_of(file: &str) -> Vec<String> {
+    let source = read(&programs::top().join("firmware-sample/src").join(file));
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut codes = Vec::new();
+    let mut is_inside = false;
+    for line in source.lines() {
+        is_inside |= line.contains("fn ") && line.contains("-> &'static str {");
+        is_inside &= line.trim_end() != "}" && line != "    }";
+        let code = line.rsplit_once("=> \"").and_then(|(_, rest)| rest.split_once('"'));
+        if let Some((code, _)) = code.filter(|_| is_inside) {
+            codes.push(code.trim_start_matches(": ").to_owned());
+        }
+    }
+    assert!(!codes.is_empty(), "{file} gives out no codes");
+    codes
+}
+
+/// Goal: whoever meets a code on the serial line finds it explained.
+#[test]
+fn every_code_on_the_serial_line_is_explained() {
+    let page = read(&programs::top().join("docs/serial.md"));
+    let mut found = 0;
+    let rooms = SERIAL.map(|(room, file)| (format!("{room}."), file));
+    let words = SERIAL_WORDS.map(|file| (String::new(), file));
+    for (room, file) in rooms.into_iter().chain(words) {
+        for code in codes_of(file).into_iter().filter(|code| !code.is_empty()) {
+            assert!(page.contains(&format!("`{room}{code}`")), "`{room}{code}` is not explained");
+            found += 1;
+        }
+    }
+    assert!(found > 130, "only {found} codes were found");
+}
+
 /// Where the reason codes of attestation are given out.
 const CODES: [&str; 5] = [
     "provisioner/src/attest/ek/refusal.rs",

@@ -161,14 +161,14 @@ fn slow_a_missing_part_is_named() {
             let is_orderly = said.contains("stack: ") && !said.contains("panicked");
             assert!(is_orderly && !said.contains("trap:"), "{said}");
         };
-        expect(&mut desk, "nothing has been written there");
+        expect(&mut desk, "factory.erased");
         desk.configure(UNUSED_PORT);
-        expect(&mut desk, "refused");
+        expect(&mut desk, "net.refused");
         desk.flash.put(desk.board.factory_offset() + 20, &[0]).or_fail("the flash");
-        expect(&mut desk, "does not match the content");
+        expect(&mut desk, "factory.checksum");
         if desk.tpm.take().is_some() {
             desk.configure(UNUSED_PORT);
-            expect(&mut desk, "TPM: Absent");
+            expect(&mut desk, "TPM: tpm.absent");
         }
     }
 }
@@ -181,7 +181,7 @@ fn slow_a_cable_that_is_out_is_named() {
         let mut desk = Desk::new(board);
         desk.configure(echo());
         let (passed, said) = Desk::to_its_end(desk.power(false));
-        assert!(!passed && said.contains("no link"), "{said}");
+        assert!(!passed && said.contains("net.no-link"), "{said}");
         let stop = Stop::default();
         let mut machine = desk.power(false);
         machine.wait_for("flash: ", SELF_TEST_MS_MAX, &stop).or_fail("the network's turn");

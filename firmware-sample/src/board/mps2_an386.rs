@@ -25,7 +25,6 @@ mod uart;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use log::LevelFilter;
 use static_cell::StaticCell;
 
 use crate::board::{Board, BoardError, Ending, NoTpm, Parts, Stack, stack};
@@ -97,5 +96,4 @@ fn begin() {
     uart::begin();
     // It is the first and only one.
     let _ = log::set_logger(&CONSOLE);
-    log::set_max_level(LevelFilter::Info);
 }

@@ -25,7 +25,6 @@ mod virtio;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use log::LevelFilter;
 use static_cell::StaticCell;
 
 use crate::board::{Board, BoardError, Ending, Parts, Stack, stack};
@@ -102,5 +101,4 @@ impl Board for Riscv32Virt {
 fn begin() {
     // It is the first and only one.
     let _ = log::set_logger(&CONSOLE);
-    log::set_max_level(LevelFilter::Info);
 }

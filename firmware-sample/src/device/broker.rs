@@ -14,10 +14,10 @@ use fleetcert_core::policy::backoff_ms;
 use fleetcert_core::record::{Serial, Slot};
 use fleetcert_core::time::Mono;
 use fleetcert_core::topic::Channel;
-use log::{debug, info, warn};
 use p256::elliptic_curve::rand_core::RngCore as _;
 
 use crate::board::Board;
+use crate::console::{info, warn};
 use crate::mqtt::{
     self, Asked, Event, Heard, Introduction, MqttError, Order, Outbox, PublishError, Refusal,
     Session, birth,
@@ -127,7 +127,7 @@ impl Lasting {
         };
         health.begin(outbox);
         let session = Session::open(stream, introduction, outbox, context.now().0)?;
-        info!("broker: connected, generation {generation}");
+        info(format_args!("broker: connected, generation {generation}"));
         let serial = serial.ok().and_then(Result::ok).unwrap_or_default();
         Ok(Online { session, deadline_ms, heard, health, generation, serial, phase })
     }
@@ -178,12 +178,12 @@ impl<B: Board> Online<'_, '_, '_, B> {
                 Ok(News::Nothing) => break,
                 Ok(News::Overtaken(seen)) => return Some(Ending::Overtaken(seen)),
                 Err(error) => {
-                    warn!("broker: {error}");
+                    warn(format_args!("broker: {error}"));
                     return Some(Ending::Lost);
                 }
             }
         }
-        self.speak(desk, now);
+        self.speak(context, now);
         None
     }
 
@@ -192,7 +192,6 @@ impl<B: Board> Online<'_, '_, '_, B> {
         let Self { session, deadline_ms, .. } = self;
         deadline_ms.set(context.now().plus_ms(GOODBYE_MS_MAX).0);
         session.close();
-        debug!("broker: session ended");
     }
 
     /// Takes one thing that has come.
@@ -205,7 +204,7 @@ impl<B: Board> Online<'_, '_, '_, B> {
                 self.obey(desk, asked);
             }
             Event::PassedOver { len } => {
-                warn!("broker: a message of {len} octets was passed over");
+                warn(format_args!("broker: message of {len} octets passed over"));
                 self.obey(desk, Asked { id: None, order: Err(Refusal::Malformed) });
             }
             Event::State { payload } => match mqtt::parse_state(payload) {
@@ -218,7 +217,7 @@ impl<B: Board> Online<'_, '_, '_, B> {
                 }
                 Some(_) | None => {}
             },
-            Event::Subscribed => debug!("broker: subscribed"),
+            Event::Subscribed => {}
         }
         Ok(News::Something)
     }
@@ -233,26 +232,27 @@ impl<B: Board> Online<'_, '_, '_, B> {
             Order::Renew if desk.command(Command::Renew) => Ok(order),
             Order::Renew => Err(Refusal::Busy),
         });
-        info!("command: {}", mqtt::verdict(taken));
+        info(format_args!("command: {}", mqtt::verdict(taken)));
         let result = mqtt::result(id.as_ref(), taken);
         // Who asks and hears nothing asks again.
         if let Err(why) = self.session.publish(Channel::Result, result.as_bytes(), false) {
-            warn!("result of a command: {why}");
+            warn(format_args!("command: unanswered: {why}"));
         }
         if let (Ok(_), Some(id)) = (taken, id) {
             self.heard.note(id);
         }
     }
 
-    fn speak(&mut self, desk: &Desk, now: Mono) {
+    fn speak(&mut self, context: &Context<'_, B>, now: Mono) {
+        let (desk, device_id) = (context.desk, &context.factory.device_id);
         let phase = desk.phase();
         if phase != self.phase {
             self.announce(phase);
         }
         let Self { session, health, generation, .. } = self;
         health.tell(session, *generation, phase, now);
-        desk.tell(|event| {
-            let told = super::shim::code(event);
+        desk.tell(&mut |at, event| {
+            let told = mqtt::event(device_id, desk.wall(at), event).unwrap_or_default();
             session.publish(Channel::Event, told.as_bytes(), false) != Err(PublishError::Full)
         });
     }

@@ -78,7 +78,8 @@ pub(super) struct Desk {
     /// When the shell is to be woken, while it waits for nothing else.
     alarm: Cell<Option<Mono>>,
     command: Cell<Option<Command>>,
-    reports: RefCell<Deque<Event, REPORTS_MAX>>,
+    /// What happened, and when.
+    reports: RefCell<Deque<(Mono, Event), REPORTS_MAX>>,
     view: Cell<View>,
     is_over: Cell<bool>,
 }
@@ -143,12 +144,12 @@ impl Desk {
     }
 
     /// For the shell: something happened.
-    pub(super) fn report(&self, event: &Event) {
+    pub(super) fn report(&self, at: Mono, event: &Event) {
         let Ok(mut reports) = self.reports.try_borrow_mut() else { return };
         if reports.is_full() {
             let _oldest = reports.pop_front();
         }
-        let _room = reports.push_back(event.clone());
+        let _room = reports.push_back((at, event.clone()));
     }
 
     /// For the driver: the order that waits, if one does. It is to be answered.
@@ -182,9 +183,9 @@ impl Desk {
     }
 
     /// For the driver: the next report, with whoever takes it saying whether it is told.
-    pub(super) fn tell(&self, mut told: impl FnMut(&Event) -> bool) {
+    pub(super) fn tell(&self, told: &mut dyn FnMut(Mono, &Event) -> bool) {
         let Ok(mut reports) = self.reports.try_borrow_mut() else { return };
-        while reports.front().is_some_and(&mut told) {
+        while reports.front().is_some_and(|(at, event)| told(*at, event)) {
             let _told = reports.pop_front();
         }
     }
@@ -204,11 +205,16 @@ impl Desk {
         self.view.get().phase
     }
 
+    /// For the driver: when that was, in civil time, if the machine knows it now.
+    pub(super) fn wall(&self, at: Mono) -> Option<Wall> {
+        let View { reading, at: seen, .. } = self.view.get();
+        let (ahead_s, ago_s) = (at.ms_since(seen) / 1000, seen.ms_since(at) / 1000);
+        reading.wall.map(|wall| wall.plus_s(ahead_s).minus_s(ago_s))
+    }
+
     /// For the driver: what the machine knows of the time at `now`.
     pub(super) fn reading(&self, now: Mono) -> Reading {
-        let View { reading, at, .. } = self.view.get();
-        let gone_s = now.ms_since(at) / 1000;
-        Reading { wall: reading.wall.map(|Wall(s)| Wall(s.saturating_add(gone_s))), ..reading }
+        Reading { wall: self.wall(now), ..self.view.get().reading }
     }
 
     fn put(&self, paper: Paper) {
@@ -280,21 +286,21 @@ mod tests {
     fn reports_wait_in_order_and_the_oldest_give_way() {
         let desk = desk();
         for offered in 0..=u64::try_from(REPORTS_MAX).unwrap() {
-            desk.report(&Event::ClockRefused { offered: Wall(offered) });
+            desk.report(Mono(offered), &Event::ClockRefused { offered: Wall(offered) });
         }
-        desk.tell(|_| false);
+        desk.tell(&mut |_, _| false);
         let mut told = std::vec::Vec::new();
-        desk.tell(|event| {
-            told.push(event.clone());
+        desk.tell(&mut |at, event| {
+            told.push((at, event.clone()));
             told.len() < 3
         });
-        desk.tell(|event| {
-            told.push(event.clone());
+        desk.tell(&mut |at, event| {
+            told.push((at, event.clone()));
             true
         });
-        let offered = |event: &Event| match event {
-            Event::ClockRefused { offered } => offered.0,
-            other => panic!("{other:?}"),
+        let offered = |(at, event): &(Mono, Event)| match event {
+            Event::ClockRefused { offered } if offered.0 == at.0 => offered.0,
+            other => panic!("{other:?} at {at:?}"),
         };
         let told: std::vec::Vec<u64> = told.iter().map(offered).collect();
         assert_eq!(told, [1, 2, 3, 3, 4, 5, 6, 7, 8]);
@@ -306,6 +312,7 @@ mod tests {
         let desk = desk();
         desk.show(Phase::Active, READING, Mono(5_000));
         assert_eq!(desk.reading(Mono(8_999)).wall, Some(Wall(103)));
+        assert_eq!(desk.wall(Mono(2_001)), Some(Wall(98)), "and back to what was before");
         assert_eq!(desk.phase(), Phase::Active);
     }
 }

@@ -10,9 +10,9 @@ use fleetcert_core::lifecycle::{BrokerProof, Unexpected};
 use fleetcert_core::port::{Answer, Proof};
 use fleetcert_core::record::Slot;
 use fleetcert_core::time::{Mono, Reading};
-use log::{error, info, warn};
 
 use crate::board::Board;
+use crate::console::{error, info, warn};
 use crate::keystore::KeyStore as _;
 use crate::mqtt::MqttError;
 use crate::tls::{TlsError, Workspace};
@@ -163,12 +163,12 @@ impl<'d, B: Board> Driver<'d, '_, B> {
         let (ending, failure) = match met {
             Ok(Ok(ending)) => (ending?, None),
             Ok(Err(why)) => {
-                warn!("broker: {why}");
+                warn(format_args!("broker: {why}"));
                 (Ending::Lost, Some(MqttError::into(why)))
             }
             Err(why) => {
                 let server = target.server;
-                warn!("broker {}:{}: {why}", server.host(), server.port());
+                warn(format_args!("broker {}:{}: {why}", server.host(), server.port()));
                 (Ending::Lost, Some(TlsError::from(why).into()))
             }
         };
@@ -243,8 +243,8 @@ impl<B: Board> MachineRoom<'_, '_, B> {
         // What could not be erased now is tried at the next start.
         self.is_wiped = true;
         match wiped {
-            Ok(()) => info!("decommissioned"),
-            Err(failure) => error!("not everything could be erased: {failure}"),
+            Ok(()) => info(format_args!("decommissioned")),
+            Err(failure) => error(format_args!("keys: not erased: {}", failure.code())),
         }
     }
 
@@ -261,6 +261,6 @@ pub(super) fn report_stack<B: Board>(peak: &mut usize) {
     let stack = B::stack();
     if stack.peak_len > *peak {
         *peak = stack.peak_len;
-        info!("stack: {} of {} octets at its peak", stack.peak_len, stack.len);
+        info(format_args!("stack: {} of {} octets at its peak", stack.peak_len, stack.len));
     }
 }

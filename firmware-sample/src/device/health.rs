@@ -7,8 +7,8 @@
 use fleetcert_core::lifecycle::Phase;
 use fleetcert_core::time::Mono;
 use fleetcert_core::topic::{Channel, DataPath};
-use log::info;
 
+use crate::console::info;
 use crate::mqtt::{Outbox, Session, Stream, Ticket, telemetry};
 
 /// The topic below the device's `data`.
@@ -71,7 +71,7 @@ impl Health {
     /// The broker has this message.
     pub(super) fn acknowledged(&mut self, ticket: Ticket) {
         if let Some((_, number)) = self.on_its_way.take_if(|(ours, _)| *ours == ticket) {
-            info!("data: {number} acknowledged");
+            info(format_args!("data: {number} acknowledged"));
         }
     }
 }

@@ -10,9 +10,9 @@ use embedded_io::Error as _;
 use fleetcert_core::event::Failure;
 use fleetcert_core::record::{IdentityView, Slot};
 use fleetcert_core::time::{Mono, Reading};
-use log::{debug, info, warn};
 
 use crate::board::{Board, Clock as _};
+use crate::console::{info, show_code, warn};
 use crate::factory::{Factory, Server};
 use crate::keystore::KeyStore;
 use crate::net::{self, Net, NetError};
@@ -117,7 +117,7 @@ impl<'d, B: Board> Context<'d, B> {
         match store.identity(slot) {
             Ok(identity) => identity.map(with).ok_or(Failure::KeyLost),
             Err(why) => {
-                warn!("record: {why}");
+                warn(format_args!("record: {why}"));
                 Err(Failure::KeyUnavailable)
             }
         }
@@ -151,9 +151,8 @@ impl<'d, B: Board> Context<'d, B> {
         let done = greeted.map(|()| work(Line { stream: &mut stream, deadline_ms }));
         deadline_ms.set(self.now().plus_ms(CLOSE_MS_MAX).0);
         let _tcp = stream.close();
-        if let Err(why) = tcp.close() {
-            debug!("taking leave: {why}");
-        }
+        // Whoever is not there to take leave of misses nothing.
+        let _parted = tcp.close();
         done
     }
 
@@ -174,7 +173,7 @@ impl<'d, B: Board> Context<'d, B> {
             let before = self.clock.instructions();
             stream.shake_hands(&peer, identity, &mut *random)?;
             let spent = self.clock.instructions().saturating_sub(before);
-            info!("handshake with {target}: {spent} instructions");
+            info(format_args!("handshake with {target}: {spent} instructions"));
             Ok(())
         };
         let shaken = match shown {
@@ -234,7 +233,7 @@ impl From<LineError> for TlsError {
 impl fmt::Display for LineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Busy => f.write_str("something of ours is in use already"),
+            Self::Busy => show_code(f, "net", "busy"),
             Self::Net(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
         }

@@ -4,6 +4,11 @@
 use core::cell::RefCell;
 use core::fmt;
 
+use crate::blocking::block_on;
+use crate::board;
+use crate::console::{info, warn};
+use crate::mqtt::Told;
+use crate::store::FlashStore;
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::event::{Event, Failure};
 use fleetcert_core::port::{
@@ -11,12 +16,6 @@ use fleetcert_core::port::{
 };
 use fleetcert_core::record::{Identity, KeySource, Record, Request, Slot};
 use fleetcert_core::time::{Mono, Now, Reading, Wall};
-use log::Level;
-
-use super::shim::code;
-use crate::blocking::block_on;
-use crate::board;
-use crate::store::FlashStore;
 
 use super::desk::{Desk, Order, Reply};
 
@@ -116,17 +115,17 @@ impl Peers for RemotePeers<'_> {
 pub(super) struct DeskReports<'d>(pub(super) &'d Desk);
 
 impl Reports for DeskReports<'_> {
-    fn report(&mut self, _: Now, event: &Event) {
-        let level = match event {
+    fn report(&mut self, now: Now, event: &Event) {
+        let say = match event {
             Event::CandidateDiscarded { .. }
             | Event::ClockRefused { .. }
             | Event::Expired { .. }
             | Event::Failed { .. }
-            | Event::Quarantined => Level::Warn,
-            _ => Level::Info,
+            | Event::Quarantined => warn,
+            _ => info,
         };
-        log::log!(level, "event {}: {}", code(event), code(event));
-        self.0.report(event);
+        say(format_args!("event {}: {}", event.code(), Told(event)));
+        self.0.report(now.mono, event);
     }
 }
 

@@ -16,11 +16,11 @@ use fleetcert_core::record::{KeySource, Kind, Request, Serial, Slot};
 use fleetcert_core::time::Reading;
 use fleetcert_core::wire::{CHALLENGE_ID_LEN, ChallengeRequest, NONCE_LEN, VERSION};
 use heapless::String;
-use log::warn;
 use p256::elliptic_curve::rand_core::RngCore as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::board::Board;
+use crate::console::warn;
 use crate::http::{BUFFER_LEN, Client, Credential, Deadline, HttpError, Parties, Told};
 use crate::keystore::{INTRODUCTION_LEN_MAX, Introduction, KeyStore as _, SPKI_LEN};
 use crate::tls::{TlsError, Workspace};
@@ -113,7 +113,7 @@ impl<B: Board> Provisioner<'_, '_, B> {
         });
         answer.unwrap_or_else(|error| {
             let server = target.server;
-            warn!("provisioner {}:{}: {error}", server.host(), server.port());
+            warn(format_args!("provisioner {}:{}: {error}", server.host(), server.port()));
             Answer::failed(TlsError::from(error).into())
         })
     }
@@ -138,7 +138,7 @@ fn converse<B: Board, T>(
     let mut client = Client::new(stream, validity, parties, deadline, &mut message);
     let told = ask(&mut client);
     if let Err(error) = &told.outcome {
-        warn!("provisioner {host}: {error}");
+        warn(format_args!("provisioner {host}: {error}"));
     }
     told.into()
 }
@@ -206,7 +206,7 @@ impl<B: Board> Applicant<'_, '_, B> {
         let introduction = match keys.introduction(draft) {
             Ok(Some(introduction)) => introduction,
             Ok(None) if is_required => {
-                warn!("the factory asks for keys in a TPM, and these are not");
+                warn(format_args!("provisioner: keys are in no TPM, the factory requires it"));
                 return key_failed(&Failure::KeyUnavailable);
             }
             Ok(None) => return Told { outcome: Ok(None), server_time: None },
@@ -224,7 +224,7 @@ impl<B: Board> Applicant<'_, '_, B> {
                 Err(failure) => return key_failed(&failure),
             },
             Err(HttpError::Refused { status, .. }) if !is_required && UNKNOWN.contains(&status) => {
-                warn!("the server knows no challenges: enrolling without evidence of the TPM");
+                warn(format_args!("provisioner: knows no challenges; enrolling without evidence"));
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -31,8 +31,8 @@ pub async fn load<'b, F: ReadNorFlash>(
 impl<E: fmt::Display> fmt::Display for FactoryError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flash(error) => write!(f, "the flash cannot be read: {error}"),
-            Self::Parse(error) => write!(f, "no factory configuration: {error}"),
+            Self::Flash(error) => error.fmt(f),
+            Self::Parse(error) => error.fmt(f),
         }
     }
 }

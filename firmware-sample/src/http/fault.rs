@@ -5,8 +5,8 @@ use core::fmt;
 use fleetcert_core::enroll::AnswerError;
 use fleetcert_core::event::{Failure, Reason, Unfit};
 use fleetcert_core::http::{RequestError, ResponseError};
-use fleetcert_core::record::CERTIFICATE_LEN_MAX;
 
+use crate::console::show_code;
 use crate::tls::TlsError;
 
 /// Why an exchange gave nothing.
@@ -19,7 +19,8 @@ pub enum HttpError {
         /// Seconds, where it said.
         retry_after_s: Option<u32>,
     },
-    /// The issued certificate is longer than the record has room for ([`CERTIFICATE_LEN_MAX`]).
+    /// The issued certificate is longer than the record has room for
+    /// ([`fleetcert_core::record::CERTIFICATE_LEN_MAX`]).
     CertificateTooLong {
         /// Its octets.
         found: usize,
@@ -83,32 +84,82 @@ impl From<HttpError> for Failure {
     }
 }
 
+impl HttpError {
+    /// A stable name, as `docs/serial.md` has it; that of the stream where it is the stream's.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Answer(error) => answer_code(error),
+            Self::Busy { .. } => "busy",
+            Self::CertificateTooLong { .. } => "certificate-too-long",
+            Self::CertificateUnfit(Unfit::Expired { .. }) => "certificate-expired",
+            Self::CertificateUnfit(Unfit::Form) => "certificate-form",
+            Self::CertificateUnfit(Unfit::Key) => "certificate-key",
+            Self::Late => "late",
+            Self::PeerSawAnother => "saw-another",
+            Self::Pending { .. } => "pending",
+            Self::Refused { .. } => "refused",
+            Self::Request(error) => request_code(error),
+            Self::Response(error) => response_code(error),
+            Self::Revoked => "revoked",
+            Self::Spent => "spent",
+            Self::Stream(error) => error.code(),
+        }
+    }
+}
+
+const fn answer_code(error: &AnswerError) -> &'static str {
+    match error {
+        AnswerError::Body(_) => "base64",
+        AnswerError::Certificate(_) => "certificate",
+        AnswerError::Cms(_) => "cms",
+        AnswerError::MediaType => "media-type",
+        AnswerError::Nonce { .. } => "nonce",
+        AnswerError::Status { .. } => "status",
+        AnswerError::Window { .. } => "window",
+        AnswerError::Wire(_) => "wire",
+    }
+}
+
+const fn request_code(error: &RequestError) -> &'static str {
+    match error {
+        RequestError::Buffer { .. } => "request-too-long",
+        RequestError::HeaderName | RequestError::HeaderValue => "request-header",
+        RequestError::Host => "request-host",
+        RequestError::Path => "request-path",
+        RequestError::Secret => "request-secret",
+    }
+}
+
+const fn response_code(error: &ResponseError) -> &'static str {
+    match error {
+        ResponseError::BodyLength { .. } | ResponseError::Full { .. } => "too-long",
+        ResponseError::Chunk => "chunk",
+        ResponseError::Closed => "closed",
+        ResponseError::ContentLength => "content-length",
+        ResponseError::Head => "head",
+        ResponseError::HeaderLength { .. } => "head-too-long",
+        ResponseError::Interim => "interim",
+        ResponseError::Status { .. } => "status",
+        ResponseError::Surplus { .. } => "surplus",
+        ResponseError::Trailer => "trailer",
+        ResponseError::TransferEncoding => "transfer-encoding",
+        ResponseError::Truncated => "truncated",
+    }
+}
+
 impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Stream(error) = self {
+            return error.fmt(f);
+        }
+        show_code(f, "http", self.code())?;
         match self {
-            Self::Answer(error) => error.fmt(f),
-            Self::Busy { retry_after_s: Some(s) } => write!(f, "come back in {s} s, it says"),
-            Self::Busy { retry_after_s: None } => f.write_str("come back later, it says"),
-            Self::CertificateTooLong { found } => {
-                write!(f, "certificate has {found} octets, at most {CERTIFICATE_LEN_MAX} may be")
-            }
-            Self::CertificateUnfit(Unfit::Expired { time, not_after }) => {
-                write!(f, "certificate ended at {}, it is {}", not_after.0, time.0)
-            }
-            Self::CertificateUnfit(Unfit::Form) => f.write_str("certificate is not for this use"),
-            Self::CertificateUnfit(Unfit::Key) => f.write_str("certificate is for another key"),
-            Self::Late => f.write_str("time was up before the answer was whole"),
-            Self::PeerSawAnother => f.write_str("it saw a certificate of another device"),
-            Self::Pending { retry_after_s } => {
-                write!(f, "an operator has to approve; the next look is in {retry_after_s} s")
-            }
-            Self::Refused { status, reason } if reason.is_empty() => write!(f, "status {status}"),
-            Self::Refused { status, reason } => write!(f, "status {status}, {reason}"),
-            Self::Request(error) => error.fmt(f),
-            Self::Response(error) => error.fmt(f),
-            Self::Revoked => f.write_str("this identity was revoked"),
-            Self::Spent => f.write_str("the connection was not left open"),
-            Self::Stream(error) => error.fmt(f),
+            Self::Answer(AnswerError::Status { found: status })
+            | Self::Response(ResponseError::Status { found: status }) => write!(f, " {status}"),
+            Self::Refused { status, reason } => write!(f, " {status} {reason}"),
+            Self::CertificateTooLong { found } => write!(f, " {found}"),
+            _ => Ok(()),
         }
     }
 }

@@ -8,10 +8,10 @@ use core::fmt;
 
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::event::Failure;
-use log::error;
 use zeroize::Zeroizing;
 
 use crate::blocking::block_on;
+use crate::console::error;
 
 use super::LayoutError;
 
@@ -62,7 +62,7 @@ impl<F: NorFlash<Error: fmt::Display>, const COUNT: usize> Sectors<F, COUNT> {
         let written = block_on(self.flash.write(offset, octets));
         written.map_err(|why| fault("writing", index, &why))?;
         if !self.holds(index, octets)? {
-            error!("keys: sector {index} does not hold what was written to it: it is worn out");
+            error(format_args!("keys: sector {index} is worn out"));
             return Err(Failure::KeyUnavailable);
         }
         Ok(())
@@ -96,7 +96,7 @@ impl<F: NorFlash<Error: fmt::Display>, const COUNT: usize> Sectors<F, COUNT> {
 
 /// Says what the flash did not do. The keys are not lost by it.
 fn fault(act: &str, index: usize, why: &dyn fmt::Display) -> Failure {
-    error!("keys: {act} sector {index} of the flash: {why}");
+    error(format_args!("keys: {act} sector {index}: {why}"));
     Failure::KeyUnavailable
 }
 

@@ -37,7 +37,6 @@ use fleetcert_tpm::transact::Transact;
 use fleetcert_tpm::vault::{
     CERTIFIED_LEN_MAX, EkKey, KEY_BLOB_LEN_MAX, KeyBlob, Options, Statement, Vault, VaultError,
 };
-use log::{error, info, warn};
 use sha2::{Digest as _, Sha256};
 
 use self::anchor::{ANCHOR_LEN_MAX, Anchor};
@@ -45,6 +44,7 @@ use self::content::{Found, content_len};
 use self::trouble::{Hex, Told};
 use super::sectors::Sectors;
 use super::{INTRODUCTION_LEN_MAX, Introduction, KeyStore, LayoutError, SIGNATURE_LEN, SPKI_LEN};
+use crate::console::{error, info, warn};
 
 /// Saved contexts of 1 KiB: the parent's. A second one would save two of a signature's five
 /// commands, and cost a kilobyte of memory for good.
@@ -111,13 +111,13 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
         self.vault.start()?;
         let found = self.vault.properties()?;
         let lockout = found.lockout;
-        info!(
-            "TPM: {}, firmware {}, {} of {} failed authorizations",
+        info(format_args!(
+            "TPM: {} {}, lockout {} of {}",
             found.manufacturer(),
             found.firmware,
             lockout.counter,
             lockout.max
-        );
+        ));
         Ok(())
     }
 
@@ -128,7 +128,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
         let parent = match self.anchor(&mut content) {
             Found::Body(anchor) => anchor.parent,
             Found::Damaged => {
-                warn!("keys: both copies of the anchor are damaged");
+                warn(format_args!("keys: anchor damaged"));
                 return None;
             }
             Found::Nothing => return None,
@@ -164,7 +164,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
         match self.anchor(content) {
             Found::Body(anchor) => Ok(anchor),
             Found::Damaged | Found::Nothing => {
-                error!("keys: the TPM is not known yet; it is with the first key");
+                error(format_args!("keys: TPM not anchored yet"));
                 Err(Failure::KeyUnavailable)
             }
         }
@@ -222,7 +222,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
         let ek = ek.map_err(|error| self.told(&error))?;
         self.anchor_to(parent, ek)?;
         (self.is_open, self.is_anchored) = (true, true);
-        info!("keys: they live in this TPM from now on");
+        info(format_args!("keys: anchored to this TPM"));
         Ok(())
     }
 
@@ -256,8 +256,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
         match KeyBlob::parse(octets) {
             Ok(blob) if blob.is(Template::DeviceKey) => Ok(blob),
             _ => {
-                let slot = slot.as_str();
-                warn!("keys: slot {slot} holds no whole key: it was cut off, or changed");
+                warn(format_args!("keys: slot {} damaged", slot.as_str()));
                 Err(Failure::KeyLost)
             }
         }
@@ -364,7 +363,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
         match error.trouble() {
             // The TPM is the one that is anchored, so it is the blob that is not what it was.
             Trouble::ForeignKey if self.is_anchored => {
-                warn!("keys: the TPM does not take a blob that it has made: it was changed");
+                warn(format_args!("keys: blob changed"));
                 Failure::KeyLost
             }
             Trouble::ParentChanged { found, expected } if self.is_anchored => {
@@ -398,21 +397,11 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
         };
         match self.vault.recognises(&ek) {
             Ok(true) => {
-                warn!(
-                    "TPM cleared: its storage key is {}, recorded was {}; nothing to do, where a \
-                     first contact needs no token: new keys are made",
-                    Hex(found),
-                    Hex(expected)
-                );
+                warn(format_args!("TPM cleared: {}, was {}", Hex(found), Hex(expected)));
                 Failure::KeyLost
             }
             Ok(false) => {
-                error!(
-                    "TPM swapped: the keys are in the one with endorsement key {}; put that back, \
-                     or have this one admitted with `fleetcert-provisioner device replace` and \
-                     erase the keys' region",
-                    Hex(&ek.name)
-                );
+                error(format_args!("TPM swapped: expected {}", Hex(&ek.name)));
                 Failure::KeyUnavailable
             }
             Err(error) => say(&error),
@@ -421,7 +410,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
 }
 
 fn say<E: fmt::Display>(error: &VaultError<E>) -> Failure {
-    warn!("TPM {}", Told(error));
+    warn(format_args!("TPM {}", Told(error)));
     Failure::KeyUnavailable
 }
 
@@ -508,7 +497,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> KeyStor
         if self.is_open
             && let Err(error) = self.vault.shutdown()
         {
-            warn!("TPM not shut down in order: {}", Told(&error));
+            warn(format_args!("TPM not shut down: {}", Told(&error)));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What happened to the identity: a sentence for people, and JSON for the fleet with the members
-//! that the Linux agent gives it (`docs/design/mqtt.md`).
+//! What happened to the identity: its facts in a row for people, and JSON for the fleet with the
+//! members that the Linux agent gives it (`docs/design/mqtt.md`).
 //!
 //! **What it must never do.** Say what is no JSON, whatever a peer has put into a reason.
 //!
@@ -11,8 +11,8 @@
 use core::fmt::{self, Display, Write as _};
 
 use fleetcert_core::device_id::{DEVICE_ID_LEN_MAX, DeviceId};
-use fleetcert_core::event::Event;
-use fleetcert_core::record::{Serial, Slot};
+use fleetcert_core::event::{Event, Failure};
+use fleetcert_core::record::Serial;
 use fleetcert_core::time::Wall;
 use heapless::String;
 
@@ -26,9 +26,21 @@ const AROUND_LEN_MAX: usize = 1 + 2 + 2 + 2 + "fleetcert/v1//event".len() + DEVI
 
 const _: () = assert!(EVENT_LEN_MAX + AROUND_LEN_MAX <= PUBLISH_LEN_MAX);
 
-/// An event in one sentence, for people.
+/// What is told of an event, for people: the names and values of its facts.
 #[derive(Clone, Copy, Debug)]
 pub struct Told<'e>(pub &'e Event);
+
+/// The value of a fact.
+#[derive(Clone, Copy)]
+enum Value<'v> {
+    /// A number or a truth value.
+    Plain(&'v dyn Display),
+    /// A text.
+    Text(&'v dyn Display),
+}
+
+/// Takes the facts of an event, one by one.
+type Taker<'t> = &'t mut dyn FnMut(&str, Value<'_>);
 
 /// A serial number in hexadecimal digits, without the zero that only says that it is positive.
 struct Digits<'s>(&'s Serial);
@@ -63,42 +75,11 @@ impl Json {
             None => self.value("at", &"null"),
         }
         self.string("text", &Told(event));
-        self.facts(event);
+        facts(event, &mut |name, value| match value {
+            Value::Plain(value) => self.value(name, value),
+            Value::Text(value) => self.string(name, value),
+        });
         self.put(&"}");
-    }
-
-    fn facts(&mut self, event: &Event) {
-        match event {
-            Event::Adopted { slot, serial } | Event::Proven { slot, serial } => {
-                self.identity(*slot, serial);
-            }
-            Event::CandidateDiscarded { slot } => self.string("slot", &slot.as_str()),
-            Event::ClockJudged { known } => self.value("known", known),
-            Event::ClockRefused { offered } => self.string("offered", offered),
-            Event::Decommissioned | Event::Quarantined => {}
-            Event::Enrolled { slot, serial, not_after } => {
-                self.identity(*slot, serial);
-                self.string("not_after", not_after);
-            }
-            Event::Expired { time, not_after } => {
-                self.string("time", time);
-                self.string("not_after", not_after);
-            }
-            Event::Failed { operation, failure, retry_in_s } => {
-                self.string("operation", &operation.code());
-                self.string("code", &failure.code());
-                self.value("retry_in_s", retry_in_s);
-            }
-            Event::Requested { slot, kind } => {
-                self.string("slot", &slot.as_str());
-                self.string("kind", &kind.code());
-            }
-        }
-    }
-
-    fn identity(&mut self, slot: Slot, serial: &Serial) {
-        self.string("slot", &slot.as_str());
-        self.string("serial", &Digits(serial));
     }
 
     /// A member that is a string.
@@ -121,49 +102,55 @@ impl Json {
     }
 }
 
-impl Display for Told<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Event::Adopted { slot, serial } => of_identity(f, serial, *slot, "in use"),
-            Event::CandidateDiscarded { slot } => {
-                write!(f, "the new identity in slot {} was given up unproven", slot.as_str())
-            }
-            Event::ClockJudged { known: true } => f.write_str("the wall clock is believed"),
-            Event::ClockJudged { known: false } => {
-                f.write_str("the wall clock is not believed; nothing is judged by it")
-            }
-            Event::ClockRefused { offered } => {
-                write!(f, "the provisioner's time {offered} lies in the past; not taken")
-            }
-            Event::Decommissioned => f.write_str("decommissioned; the keys are erased"),
-            Event::Enrolled { serial, not_after, .. } => {
-                write!(f, "certificate {} issued, until {not_after}", Digits(serial))
-            }
-            Event::Expired { time, not_after } => {
-                write!(f, "the certificate ran out at {not_after}, it is {time}")
-            }
-            Event::Failed { operation, failure, retry_in_s } => {
-                write!(f, "{}: {failure}; again in {retry_in_s} s", operation.code())
-            }
-            Event::Proven { slot, serial } => of_identity(f, serial, *slot, "proven"),
-            Event::Quarantined => {
-                f.write_str("revoked; nothing is used until an operator approves")
-            }
-            Event::Requested { slot, kind } => {
-                let (slot, kind) = (slot.as_str(), kind.code());
-                write!(f, "asking for a certificate for slot {slot} ({kind})")
-            }
+/// What there is to say of an event besides its name.
+fn facts(event: &Event, take: Taker<'_>) {
+    use Value::{Plain, Text};
+    match event {
+        Event::Adopted { slot, serial } | Event::Proven { slot, serial } => {
+            take("slot", Text(&slot.as_str()));
+            take("serial", Text(&Digits(serial)));
+        }
+        Event::CandidateDiscarded { slot } => take("slot", Text(&slot.as_str())),
+        Event::ClockJudged { known } => take("known", Plain(known)),
+        Event::ClockRefused { offered } => take("offered", Text(offered)),
+        Event::Decommissioned | Event::Quarantined => {}
+        Event::Enrolled { slot, serial, not_after } => {
+            take("slot", Text(&slot.as_str()));
+            take("serial", Text(&Digits(serial)));
+            take("not_after", Text(not_after));
+        }
+        Event::Expired { time, not_after } => {
+            take("time", Text(time));
+            take("not_after", Text(not_after));
+        }
+        Event::Failed { operation, failure, retry_in_s } => {
+            take("operation", Text(&operation.code()));
+            take("code", Text(&failure.code()));
+            take("retry_in_s", Plain(retry_in_s));
+        }
+        Event::Requested { slot, kind } => {
+            take("slot", Text(&slot.as_str()));
+            take("kind", Text(&kind.code()));
         }
     }
 }
 
-fn of_identity(
-    f: &mut fmt::Formatter<'_>,
-    serial: &Serial,
-    slot: Slot,
-    state: &str,
-) -> fmt::Result {
-    write!(f, "certificate {} in slot {} is {state}", Digits(serial), slot.as_str())
+impl Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut told, mut separator) = (Ok(()), "");
+        facts(self.0, &mut |name, value| {
+            let (Value::Plain(value) | Value::Text(value)) = value;
+            told = told.and_then(|()| write!(f, "{separator}{name} {value}"));
+            separator = ", ";
+        });
+        told?;
+        match self.0 {
+            Event::Failed { failure: Failure::Refused { status, reason }, .. } => {
+                write!(f, ", status {status}, reason {reason}")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Display for Digits<'_> {
@@ -182,10 +169,10 @@ mod tests {
     use std::vec::Vec;
 
     use fleetcert_core::event::{Failure, Operation, Reason, Unfit};
-    use fleetcert_core::record::Kind;
+    use fleetcert_core::record::{Kind, Slot};
     use serde_json::{Value, json};
 
-    use super::*;
+    use super::{DEVICE_ID_LEN_MAX, DeviceId, Event, Serial, Told, Wall, event};
 
     /// As late as a time can be written, and as long as a serial number can be.
     const LATE: Wall = Wall(u64::MAX);
@@ -264,7 +251,7 @@ mod tests {
         let json = event(&device_id, None, &Event::Proven { slot: Slot::A, serial }).unwrap();
         let expected = concat!(
             r#"{"schema":1,"event":"proven","device_id":"pump-7","at":null,"#,
-            r#""text":"certificate fe in slot a is proven","slot":"a","serial":"fe"}"#
+            r#""text":"slot a, serial fe","slot":"a","serial":"fe"}"#
         );
         assert_eq!(json, expected);
     }
@@ -277,22 +264,23 @@ mod tests {
             let reason = Reason::try_from(reason).unwrap();
             event(&device_id, None, &failed(Failure::Refused { status: 403, reason }))
         };
-        assert!(with("token-used").unwrap().contains("reason token-used; again"));
+        assert!(with("token-used").unwrap().contains("status 403, reason token-used"));
         for reason in [r#"",""#, r"\", "\n", "\0", "\u{1f}"] {
             assert_eq!(with(reason), None, "{reason:?}");
         }
     }
 
     #[test]
-    fn sentences_say_both_sides() {
+    fn the_facts_are_told_in_a_row() {
         let told = |event| Told(&event).to_string();
         assert_eq!(
             told(failed(Failure::Unreachable)),
-            "ensure-key: no connection, or it ended before an answer; again in 4294967295 s"
+            "operation ensure-key, code unreachable, retry_in_s 4294967295"
         );
         assert_eq!(
             told(Event::Expired { time: Wall(9), not_after: Wall(5) }),
-            "the certificate ran out at 1970-01-01T00:00:05Z, it is 1970-01-01T00:00:09Z"
+            "time 1970-01-01T00:00:09Z, not_after 1970-01-01T00:00:05Z"
         );
+        assert_eq!(told(Event::Quarantined), "");
     }
 }

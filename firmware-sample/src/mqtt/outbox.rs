@@ -7,7 +7,11 @@
 //! to its PUBACK; the slot's number is the identifier. So sending again is sending the same octets
 //! with the flag DUP.
 
+use core::fmt;
+
 use fleetcert_core::topic::Topic;
+
+use crate::console::show_code;
 
 use super::packet::{self, DUP};
 
@@ -176,12 +180,20 @@ impl Default for Outbox {
     }
 }
 
-impl core::fmt::Display for PublishError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl PublishError {
+    /// A stable name, as `docs/serial.md` has it.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
         match self {
-            Self::Full => write!(f, "{IN_FLIGHT_MAX} messages are on their way already"),
-            Self::TooLong => write!(f, "message is longer than {PUBLISH_LEN_MAX} octets"),
+            Self::Full => "outbox-full",
+            Self::TooLong => "message-too-long",
         }
+    }
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show_code(f, "mqtt", self.code())
     }
 }
 

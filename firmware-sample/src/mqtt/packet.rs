@@ -7,6 +7,8 @@
 use core::fmt;
 use core::ops::Range;
 
+use crate::console::show_code;
+
 /// What an `OctetWriter` lacks: room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;
@@ -302,18 +304,24 @@ pub(super) fn subscribe(topics: &[&str], id: u16, out: &mut [u8]) -> Result<usiz
     Ok(writer.len)
 }
 
+impl PacketError {
+    /// A stable name, as `docs/serial.md` has it.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Flags { .. } => "packet-flags",
+            Self::Kind { .. } => "packet-kind",
+            Self::Malformed { .. } => "packet-malformed",
+            Self::RemainingLength => "packet-length",
+            Self::TooLong { .. } => "packet-too-long",
+            Self::Topic => "packet-topic",
+        }
+    }
+}
+
 impl fmt::Display for PacketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flags { found } => write!(f, "a packet begins with {found:#04x}"),
-            Self::Kind { found } => write!(f, "a packet of kind {found}, which no broker sends"),
-            Self::Malformed { kind } => write!(f, "a packet of kind {kind} is malformed"),
-            Self::RemainingLength => f.write_str("a packet's length has more than four octets"),
-            Self::TooLong { found, max } => {
-                write!(f, "a packet has {found} octets, at most {max} may be")
-            }
-            Self::Topic => f.write_str("a topic is no name, or longer than any of ours"),
-        }
+        show_code(f, "mqtt", self.code())
     }
 }
 

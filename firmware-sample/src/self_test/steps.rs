@@ -5,10 +5,10 @@ use core::fmt;
 use embedded_io::{Read, Write};
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_tpm::transact::Transact;
-use log::info;
 
 use crate::blocking::block_on;
 use crate::board::{Board, Clock, Link};
+use crate::console::{error, info, show_code};
 use crate::ecdsa;
 use crate::factory::Factory;
 use crate::keystore::KeyStore as _;
@@ -56,80 +56,87 @@ impl From<NetError> for Trouble {
 
 pub(super) fn factory(factory: &Factory<'_>) {
     let (device_id, provisioner) = (factory.device_id.as_str(), factory.provisioner);
-    info!("factory: {device_id}, provisioner {}:{}", provisioner.host(), provisioner.port());
+    info(format_args!(
+        "factory: {device_id}, provisioner {}:{}",
+        provisioner.host(),
+        provisioner.port()
+    ));
 }
 
 /// Has the board's arithmetic verify what is known, and sign where keys are in software.
 pub(super) fn signatures<B: Board>() -> Result<(), Trouble> {
     if !ecdsa::can_verify(&B::Ecdsa::default()) {
-        return Err(Trouble::Signatures("good and forged ones are not told apart"));
+        return Err(Trouble::Signatures("verify"));
     }
     if !B::Keys::is_sound() {
-        return Err(Trouble::Signatures("they are made wrongly"));
+        return Err(Trouble::Signatures("sign"));
     }
-    info!("signatures: as in the known examples");
+    info(format_args!("signatures: as in the known examples"));
     Ok(())
 }
 
 /// Erases, writes, reads, and erases the last sector, unless there is something in it.
 pub(super) fn flash<F: NorFlash>(flash: &mut F) -> Result<(), Trouble> {
-    let end = u32::try_from(flash.capacity()).map_err(|_| Trouble::Flash("its size"))?;
-    let sector_len = u32::try_from(F::ERASE_SIZE).map_err(|_| Trouble::Flash("its sectors"))?;
-    let start = end.checked_sub(sector_len).ok_or(Trouble::Flash("its size"))?;
+    let end = u32::try_from(flash.capacity()).map_err(|_| Trouble::Flash("size"))?;
+    let sector_len = u32::try_from(F::ERASE_SIZE).map_err(|_| Trouble::Flash("sectors"))?;
+    let start = end.checked_sub(sector_len).ok_or(Trouble::Flash("size"))?;
     if content(flash, start)? != [0xff; PATTERN_LEN] {
-        info!("flash: the last sector of the keys' region is in use, and stays as it is");
+        info(format_args!("flash: last sector in use"));
         return Ok(());
     }
     let pattern = core::array::from_fn(|i| u8::try_from(i & 0xff).unwrap_or(0) ^ 0x5a);
-    block_on(flash.erase(start, end)).map_err(|_| Trouble::Flash("erasing"))?;
-    block_on(flash.write(start, &pattern)).map_err(|_| Trouble::Flash("writing"))?;
+    block_on(flash.erase(start, end)).map_err(|_| Trouble::Flash("erase"))?;
+    block_on(flash.write(start, &pattern)).map_err(|_| Trouble::Flash("write"))?;
     if content(flash, start)? != pattern {
-        return Err(Trouble::Flash("it holds something else than was written"));
+        return Err(Trouble::Flash("written-wrong"));
     }
-    block_on(flash.erase(start, end)).map_err(|_| Trouble::Flash("erasing again"))?;
+    block_on(flash.erase(start, end)).map_err(|_| Trouble::Flash("erase-again"))?;
     if content(flash, start)? != [0xff; PATTERN_LEN] {
-        return Err(Trouble::Flash("it holds something after it was erased"));
+        return Err(Trouble::Flash("not-erased"));
     }
-    info!("flash: {} octets in {sector_len} for keys; erases, writes, reads", flash.capacity());
+    info(format_args!(
+        "flash: {} octets in {sector_len} for keys; erases, writes, reads",
+        flash.capacity()
+    ));
     Ok(())
 }
 
 fn content<F: NorFlash>(flash: &mut F, start: u32) -> Result<[u8; PATTERN_LEN], Trouble> {
     let mut content = [0; PATTERN_LEN];
-    block_on(flash.read(start, &mut content)).map_err(|_| Trouble::Flash("reading"))?;
+    block_on(flash.read(start, &mut content)).map_err(|_| Trouble::Flash("read"))?;
     Ok(content)
 }
 
-pub(super) fn tpm<T: Transact>(tpm: &mut T) -> Result<(), Trouble> {
+pub(super) fn tpm<T: Transact<Error: fmt::Display>>(tpm: &mut T) -> Result<(), Trouble> {
     let mut answer = [0; RANDOM_ANSWER_LEN];
     let started = command(tpm, &STARTUP_CLEAR, &mut answer)?;
     if !matches!(started, 0 | ALREADY_STARTED) {
-        return Err(Trouble::Tpm("TPM2_Startup is refused"));
+        return Err(Trouble::Tpm("startup"));
     }
     let mut draw = || match command(tpm, &GET_RANDOM, &mut answer)? {
         0 => Ok(answer),
-        _ => Err(Trouble::Tpm("TPM2_GetRandom is refused")),
+        _ => Err(Trouble::Tpm("random")),
     };
     if draw()? == draw()? {
-        return Err(Trouble::Tpm("it draws the same random octets twice"));
+        return Err(Trouble::Tpm("random-repeats"));
     }
-    info!("tpm: starts, and draws random octets");
+    info(format_args!("tpm: starts, and draws random octets"));
     Ok(())
 }
 
 /// The response code of a command.
-fn command<T: Transact>(
+fn command<T: Transact<Error: fmt::Display>>(
     tpm: &mut T,
     command: &[u8],
     answer: &mut [u8; RANDOM_ANSWER_LEN],
 ) -> Result<u32, Trouble> {
     let len = tpm.transact(command, answer).map_err(|why| {
-        log::error!("TPM: {why:?}");
-        Trouble::Tpm("it does not answer")
+        error(format_args!("TPM: {why}"));
+        Trouble::Tpm("silent")
     })?;
     match answer {
         [_, _, _, _, _, _, a, b, c, d, ..] if len >= 10 => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
-        _ => Err(Trouble::Tpm("its answer is no answer")),
+        _ => Err(Trouble::Tpm("malformed")),
     }
 }
 
@@ -140,7 +147,7 @@ pub(super) fn network<D: Link, C: Clock>(
 ) -> Result<(), Trouble> {
     let clock = net.clock();
     let lease = net.wait_for_lease(clock.now_ms().saturating_add(LEASE_WAIT_MS_MAX))?;
-    info!("network: {}", lease.address);
+    info(format_args!("network: {}", lease.address));
     let deadline_ms = clock.now_ms().saturating_add(ANSWER_WAIT_MS_MAX);
     let server = factory.provisioner;
     let address = net.resolve(server.host(), deadline_ms)?;
@@ -153,10 +160,10 @@ pub(super) fn network<D: Link, C: Clock>(
     let line = read_line(&mut connection, &mut line)?;
     let echo = line.strip_prefix("fleetcert ");
     if echo != Some(factory.device_id.as_str()) {
-        return Err(Trouble::Peer("it answers something else than it was sent"));
+        return Err(Trouble::Peer("other-line"));
     }
     connection.close()?;
-    info!("network: {}:{} answers", server.host(), server.port());
+    info(format_args!("network: {}:{} answers", server.host(), server.port()));
     Ok(())
 }
 
@@ -168,15 +175,15 @@ fn read_line<'b>(
     let mut len = 0;
     loop {
         let room = buffer.get_mut(len..).filter(|room| !room.is_empty());
-        let read = connection.read(room.ok_or(Trouble::Peer("its line is too long"))?)?;
+        let read = connection.read(room.ok_or(Trouble::Peer("long-line"))?)?;
         let end = len + read;
         let fresh = buffer.get(len..end).unwrap_or_default();
         if let Some(at) = fresh.iter().position(|octet| *octet == b'\n') {
             let line = buffer.get(..len + at).unwrap_or_default();
-            return str::from_utf8(line).map_err(|_| Trouble::Peer("its line is no text"));
+            return str::from_utf8(line).map_err(|_| Trouble::Peer("no-text"));
         }
         if read == 0 {
-            return Err(Trouble::Peer("it ends without a line"));
+            return Err(Trouble::Peer("no-line"));
         }
         len = end;
     }
@@ -184,12 +191,13 @@ fn read_line<'b>(
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flash(reason) => write!(f, "flash: {reason}"),
-            Self::Net(error) => write!(f, "network: {error}"),
-            Self::Peer(reason) => write!(f, "peer: {reason}"),
-            Self::Signatures(reason) => write!(f, "signatures: {reason}"),
-            Self::Tpm(reason) => write!(f, "TPM: {reason}"),
-        }
+        let (part, code) = match self {
+            Self::Net(error) => return error.fmt(f),
+            Self::Flash(code) => ("test.flash", code),
+            Self::Peer(code) => ("test.peer", code),
+            Self::Signatures(code) => ("test.signatures", code),
+            Self::Tpm(code) => ("test.tpm", code),
+        };
+        show_code(f, part, code)
     }
 }

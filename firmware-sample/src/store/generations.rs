@@ -10,6 +10,8 @@
 
 use fleetcert_core::event::Failure;
 
+use crate::console::warn;
+
 /// Numbers that one write reserves.
 const BLOCK: u64 = 256;
 
@@ -40,7 +42,9 @@ impl Generations {
             let end = self.last.saturating_add(BLOCK - 1).min(GENERATION_MAX);
             match reserve(end) {
                 Ok(()) => self.reserved = end,
-                Err(failure) => log::warn!("session numbers up to {end}: {failure}"),
+                Err(failure) => {
+                    warn(format_args!("session numbers up to {end}: {}", failure.code()))
+                }
             }
         }
         self.last

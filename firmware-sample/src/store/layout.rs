@@ -5,6 +5,8 @@ use core::ops::Range;
 
 use embedded_storage_async::nor_flash::NorFlash;
 
+use crate::console::show_code;
+
 use super::entry::{ENTRY_LEN_MAX, HEAD_LEN};
 
 /// Sectors of a store, at least: each half keeps its newest entry while it erases another sector.
@@ -67,18 +69,22 @@ pub(super) fn halves<F: NorFlash>(
     Ok([start..middle, middle..end])
 }
 
+impl LayoutError {
+    /// A stable name, as `docs/serial.md` has it.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Range { .. } => "range",
+            Self::Sector { .. } => "sector",
+            Self::Sectors { .. } => "sectors",
+            Self::Word { .. } => "word",
+        }
+    }
+}
+
 impl fmt::Display for LayoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Range { start, end, capacity } => {
-                write!(f, "{start} to {end} are no whole sectors of {capacity} octets of flash")
-            }
-            Self::Sector { found, min } => {
-                write!(f, "a sector has {found} octets, an entry needs {min}")
-            }
-            Self::Sectors { found } => write!(f, "{found} sectors, at least {SECTORS_MIN} must be"),
-            Self::Word { found } => write!(f, "words of {found} octets do not divide {HEAD_LEN}"),
-        }
+        show_code(f, "record", self.code())
     }
 }
 

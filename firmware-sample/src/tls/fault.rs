@@ -5,6 +5,7 @@ use core::fmt;
 use embedded_io::ErrorKind;
 use fleetcert_core::event::Failure;
 
+use crate::console::show_code;
 use crate::verifier::Refusal;
 
 /// Why there is no connection, or not any more.
@@ -79,10 +80,17 @@ impl TlsError {
             Self::PeerAlert { .. } => "peer-alert",
             Self::PeerEnded => "peer-ended",
             Self::PeerProtocol => "peer-protocol",
-            Self::PeerRecord(_) => "peer-record",
+            Self::PeerRecord(RecordFault::Empty) => "record-empty",
+            Self::PeerRecord(RecordFault::TooLong { .. }) => "record-too-long",
+            Self::PeerRecord(RecordFault::Unexpected { .. }) => "record-unexpected",
             Self::PeerSignature => "peer-signature",
             Self::PeerUnproven => "peer-unproven",
             Self::PeerUntrusted(refusal) => refusal.code(),
+            Self::Transport(ErrorKind::TimedOut) => "timed-out",
+            Self::Transport(ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => "reset",
+            Self::Transport(ErrorKind::ConnectionRefused) => "refused",
+            Self::Transport(ErrorKind::NotConnected) => "not-connected",
+            Self::Transport(ErrorKind::NotFound) => "not-found",
             Self::Transport(_) => "transport",
         }
     }
@@ -165,54 +173,13 @@ impl embedded_io::Error for TlsError {
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show_code(f, "tls", self.code())?;
         match self {
-            Self::LocalCertificateTooLong { found, max } => {
-                write!(f, "our certificate has {found} octets, expected {max} at most")
-            }
-            Self::LocalKey(KeyFault::Lost) => f.write_str("our key is gone"),
-            Self::LocalKey(KeyFault::Unavailable) => f.write_str("our key did not sign"),
-            Self::PeerAlert { description: Some(alert) } => {
-                write!(f, "the server sent the alert {alert}")
-            }
-            Self::PeerAlert { description: None } => {
-                f.write_str("the server sent an alert after the handshake")
-            }
-            Self::PeerEnded => f.write_str("the server ended the connection"),
-            Self::PeerProtocol => f.write_str("the server does not speak TLS 1.3 as we do"),
-            Self::PeerRecord(fault) => fault.fmt(f),
-            Self::PeerSignature => {
-                f.write_str("the handshake is not signed by the key of the server's certificate")
-            }
-            Self::PeerUnproven => f.write_str("the server did not prove who it is"),
-            Self::PeerUntrusted(refusal) => refusal.fmt(f),
-            Self::Transport(kind) => write!(f, "the network failed: {}", reason(*kind)),
-        }
-    }
-}
-
-/// Why a connection failed: what `NetError` says, as far as it comes through the library.
-const fn reason(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => "broken off by the peer",
-        ErrorKind::ConnectionRefused => "nobody listens there",
-        ErrorKind::NotConnected => "no link, or no address",
-        ErrorKind::NotFound => "the name is not known",
-        ErrorKind::OutOfMemory => "all connections are in use",
-        ErrorKind::TimedOut => "timed out",
-        _ => "for another reason",
-    }
-}
-
-impl fmt::Display for RecordFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("the server sent a record with nothing in it"),
-            Self::TooLong { found, max } => {
-                write!(f, "the server sent a record of {found} octets, expected {max} at most")
-            }
-            Self::Unexpected { kind } => {
-                write!(f, "the server sent a record of type {kind} out of place")
-            }
+            Self::PeerAlert { description: Some(number) }
+            | Self::PeerRecord(RecordFault::Unexpected { kind: number }) => write!(f, " {number}"),
+            Self::LocalCertificateTooLong { found, .. }
+            | Self::PeerRecord(RecordFault::TooLong { found, .. }) => write!(f, " {found}"),
+            _ => Ok(()),
         }
     }
 }

@@ -7,6 +7,8 @@ use fleetcert_core::time::Wall;
 use fleetcert_core::time::server::TimeFault;
 use rustls_pki_types::UnixTime;
 
+use crate::console::show_code;
+
 /// Why a server's chain was refused. Each cause has a stable name: [`Refusal::code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -200,62 +202,7 @@ impl From<webpki::Error> for Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ChainTooLong { found, max } => {
-                write!(f, "the server sent {found} certificates, a chain has {max} at most")
-            }
-            Self::ChainTooLarge { found, max } => {
-                write!(f, "the server's chain has {found} octets, expected {max} at most")
-            }
-            Self::Expired { time, not_after } => {
-                write!(f, "a certificate of the server ended at {not_after}, it is {time}")
-            }
-            Self::NotYetValid { time, not_before } => {
-                write!(f, "a certificate of the server begins at {not_before}, it is {time}")
-            }
-            Self::SignaturesTooMany { max } => {
-                write!(f, "no path to a pinned root after {max} verified signatures")
-            }
-            _ => f.write_str(self.phrase()),
-        }
-    }
-}
-
-impl Refusal {
-    /// What needs no numbers.
-    const fn phrase(self) -> &'static str {
-        match self {
-            Self::AlgorithmUnsupported => {
-                "a certificate of the server is not signed with ECDSA on P-256 with SHA-256"
-            }
-            Self::AuthorityAsServer => "the server's certificate is that of an authority",
-            Self::CriticalExtensionUnknown => {
-                "a certificate of the server has an unknown critical extension"
-            }
-            Self::ExtensionsMalformed => {
-                "a certificate of the server has an empty, doubled or malformed extension"
-            }
-            Self::IssuerNotAuthority => "an issuer in the server's chain is not an authority",
-            Self::IssuerUnknown => "the server's chain does not lead to a pinned root",
-            Self::KeyUsageIssuer => "an issuer in the server's chain may not sign certificates",
-            Self::KeyUsageServer => "the server's key usage is not that of a server",
-            Self::Malformed => "a certificate of the server is malformed",
-            Self::NameConstraint => "an issuer may not certify the names of the server",
-            Self::NameMismatch => "the server's certificate is for another name",
-            Self::PathTooLong => "there are more issuers in the server's chain than one allows",
-            Self::RsaUnsupported => "the server's chain contains RSA, expected ECDSA on P-256",
-            Self::ServerAuthMissing => "the server's certificate is not for server authentication",
-            Self::ServerKeyUnsupported => "the server's key is not on P-256",
-            Self::SignatureInvalid => "a signature in the server's chain is not its issuer's",
-            Self::Unsent => "the server sent no certificate",
-            Self::ValidityInverted => "a certificate of the server ends before it begins",
-            Self::VersionUnsupported => "a certificate of the server is not of version 3",
-            Self::ChainTooLong { .. }
-            | Self::ChainTooLarge { .. }
-            | Self::Expired { .. }
-            | Self::NotYetValid { .. }
-            | Self::SignaturesTooMany { .. } => self.code(),
-        }
+        show_code(f, "tls", self.code())
     }
 }
 
@@ -274,16 +221,7 @@ impl AnchorError {
 
 impl fmt::Display for AnchorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::KeyUnsupported { index } => {
-                write!(f, "the key of server root {index} is not on P-256")
-            }
-            Self::Malformed { index } => write!(f, "server root {index} is no certificate"),
-            Self::Missing => f.write_str("no server root: expected at least one, found none"),
-            Self::TooMany { found, max } => {
-                write!(f, "{found} server roots, expected {max} at most")
-            }
-        }
+        show_code(f, "tls", self.code())
     }
 }
 

@@ -10,6 +10,7 @@ use embedded_storage_async::nor_flash::{
 };
 
 use crate::board::check_access;
+use crate::console::{flash_code, show_code};
 
 use super::semihosting::File;
 
@@ -119,10 +120,7 @@ impl NorFlashError for FlashError {
 
 impl fmt::Display for FlashError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Host => f.write_str("the host did not read or write its file"),
-            Self::Request(kind) => write!(f, "{kind}"),
-        }
+        show_code(f, "flash", flash_code(self.kind()))
     }
 }
 

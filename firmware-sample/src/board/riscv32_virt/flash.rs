@@ -13,6 +13,7 @@ use embedded_storage_async::nor_flash::{
 };
 
 use crate::board::{Clock, check_access};
+use crate::console::{flash_code, show_code};
 
 use super::VirtClock;
 
@@ -202,11 +203,7 @@ impl NorFlashError for FlashError {
 
 impl fmt::Display for FlashError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fault { status } => write!(f, "the flash reports status {status:#010x}"),
-            Self::Request(kind) => write!(f, "{kind}"),
-            Self::TimedOut => f.write_str("the flash was not ready in time"),
-        }
+        show_code(f, "flash", flash_code(self.kind()))
     }
 }
 

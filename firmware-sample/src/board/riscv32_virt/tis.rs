@@ -12,6 +12,7 @@ use fleetcert_tpm::transact::Transact;
 use p256::elliptic_curve::rand_core::RngCore;
 
 use crate::board::Clock;
+use crate::console::show_code;
 use crate::random::Generator;
 
 use super::VirtClock;
@@ -224,25 +225,26 @@ fn is_readable(address: usize) -> bool {
     readable != 0
 }
 
+impl TisError {
+    /// A stable name, as `docs/serial.md` has it.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::CommandLength => "command-length",
+            Self::ResponseLength { .. } => "response-length",
+            Self::TimedOut { during: TisStep::Answer } => "answer-timed-out",
+            Self::TimedOut { during: TisStep::Locality } => "locality-timed-out",
+            Self::TimedOut { during: TisStep::Ready } => "ready-timed-out",
+            Self::TimedOut { during: TisStep::Receive } => "receive-timed-out",
+            Self::TimedOut { during: TisStep::Send } => "send-timed-out",
+        }
+    }
+}
+
 impl fmt::Display for TisError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absent => f.write_str("nothing answers where the TPM should be"),
-            Self::CommandLength => f.write_str("the TPM expects another length of the command"),
-            Self::ResponseLength { found, max } => {
-                write!(f, "the TPM states a response of {found} octets where {max} fit")
-            }
-            Self::TimedOut { during } => {
-                let what = match during {
-                    TisStep::Answer => "answer",
-                    TisStep::Locality => "grant its locality",
-                    TisStep::Ready => "become ready",
-                    TisStep::Receive => "give more of its response",
-                    TisStep::Send => "take more of the command",
-                };
-                write!(f, "the TPM did not {what} in time")
-            }
-        }
+        show_code(f, "tpm", self.code())
     }
 }
 
