@@ -85,7 +85,8 @@ extern "C" fn prepare() -> ! {
 /// Ends a rest; there is nothing else to do.
 extern "C" fn tick() {}
 
-/// Where every exception but reset and tick ends. The stack begins anew, because it may be why:
+/// Where every exception but reset and tick ends, and every panic of a build for size, which is an
+/// instruction that no processor has. The stack begins anew, because it may be why:
 /// the processor's own note of where it happened is taken from the old one only where that is
 /// inside the stack.
 ///
@@ -112,11 +113,12 @@ unsafe extern "C" fn fault() {
 extern "C" fn report(exception: u32, at: u32) -> ! {
     let mut line = Line(&Uart);
     // A serial line takes everything: there is no error to tell.
-    let _ = write!(line, "exception {exception}, at {at:#010x} (0: the stack overflowed)\r\n");
+    let _ =
+        write!(line, "exception {exception}, at {at:#010x} (3: a panic; at 0: no stack left)\r\n");
     exit(Ending::Failure)
 }
 
-/// The only way out of a panic: say so, and end with a failure.
+/// The way out of a panic where it is not an exception: say so, and end with a failure.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     tell_panic(&Uart, info);

@@ -97,7 +97,8 @@ extern "C" fn prepare() -> ! {
     fleetcert_main()
 }
 
-/// Where every exception ends; interrupts are off. The stack begins anew, because it may be why.
+/// Where every exception ends, and every panic of a build for size, which is an instruction that no
+/// processor has; interrupts are off. The stack begins anew, because it may be why.
 #[unsafe(naked)]
 extern "C" fn trap() -> ! {
     naked_asm!(
@@ -114,11 +115,12 @@ extern "C" fn trap() -> ! {
 extern "C" fn report(cause: u32, at: u32, value: u32) -> ! {
     let mut line = Line(&Uart);
     // A serial line takes everything: there is no error to tell.
-    let _ = write!(line, "trap: cause {cause}, at {at:#010x}, value {value:#010x}\r\n");
+    let _ =
+        write!(line, "trap: cause {cause}, at {at:#010x}, value {value:#010x} (2: a panic)\r\n");
     exit(Ending::Failure)
 }
 
-/// The only way out of a panic: say so, and end with a failure.
+/// The way out of a panic where it is not an exception: say so, and end with a failure.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     tell_panic(&Uart, info);
