@@ -105,7 +105,7 @@ enum Stop {
 /// Lives, as board `B`, until power is cut.
 pub fn run<B: Board>() -> ! {
     info(format_args!("fleetcert firmware {} on {}", env!("CARGO_PKG_VERSION"), B::NAME));
-    let ending = match B::take().map_err(Stop::Board).and_then(live::<B>) {
+    let ending = match live::<B>() {
         Ok(()) => Ending::Success,
         Err(why) => {
             error(format_args!("stopped: {why}"));
@@ -118,7 +118,8 @@ pub fn run<B: Board>() -> ! {
 
 /// From the parts to a life, or to the reason why there is none.
 #[inline(never)]
-fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
+fn live<B: Board>() -> Result<(), Stop> {
+    let mut parts = take::<B>()?;
     let buffer = FACTORY.try_take().ok_or(Stop::Again)?;
     let factory = block_on(factory::load(&mut parts.factory, buffer)).map_err(|why| {
         error(format_args!("factory configuration: {why}"));
@@ -127,8 +128,7 @@ fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
     let buffers = BUFFERS.try_take().ok_or(Stop::Again)?;
     let sockets = SOCKETS.try_init_with(Sockets::new).ok_or(Stop::Again)?;
     if factory.policy.self_test {
-        let outcome = self_test::run(parts, &factory, buffers, sockets);
-        return if outcome { Ok(()) } else { Err(Stop::SelfTest) };
+        return examine(parts, &factory, buffers, sockets);
     }
     let Parts { clock, record, keys, link, tpm, mut random, .. } = parts;
     let end = u32::try_from(record.capacity()).map_err(|_| Stop::Record)?;
@@ -156,6 +156,23 @@ fn live<B: Board>(mut parts: Parts<B>) -> Result<(), Stop> {
         },
         machine,
     )
+}
+
+/// The board's parts. What it takes of the stack to make them is given back.
+#[inline(never)]
+fn take<B: Board>() -> Result<Parts<B>, Stop> {
+    B::take().map_err(Stop::Board)
+}
+
+/// The self-test, instead of a life.
+#[inline(never)]
+fn examine<B: Board>(
+    parts: Parts<B>,
+    factory: &Factory<'_>,
+    buffers: &'static mut Buffers,
+    sockets: &'static mut Sockets<'static>,
+) -> Result<(), Stop> {
+    if self_test::run(parts, factory, buffers, sockets) { Ok(()) } else { Err(Stop::SelfTest) }
 }
 
 /// Puts the machine and its desk where they stay, with the record to start from.

@@ -32,7 +32,7 @@ use fleetcert_core::event::Unfit;
 use fleetcert_core::http::{Progress, RequestError, Response, ResponseReader};
 use fleetcert_core::policy::Window;
 use fleetcert_core::port::{self, Advice};
-use fleetcert_core::record::{CertificateBytes, Identity, Serial};
+use fleetcert_core::record::{Identity, Serial};
 use fleetcert_core::time::{Validity, Wall};
 use fleetcert_core::wire::{Challenge, ChallengeRequest, NONCE_LEN};
 use zeroize::Zeroize as _;
@@ -165,18 +165,19 @@ impl<'c, S: Read<Error = TlsError> + Write<Error = TlsError>, C: Clock> Client<'
     }
 
     /// Asks for a certificate (RFC 7030 §4.2), and checks that what comes is one for this device
-    /// and for the key whose SubjectPublicKeyInfo has this SHA-256.
+    /// and for the key whose SubjectPublicKeyInfo has this SHA-256. It lies in `issued` then.
     pub fn enroll(
         &mut self,
         enrollment: Enrollment<'_>,
         credential: Credential<'_>,
         spki_sha256: &[u8; 32],
-    ) -> Told<Identity> {
+        issued: &mut Identity,
+    ) -> Told<()> {
         let parties = self.parties;
         self.exchange(
             |out| write_enrollment(parties, enrollment, credential, out),
             enroll::read_enroll,
-            |answer| enrolled(answer, spki_sha256, parties.device_id),
+            |answer| enrolled(answer, spki_sha256, parties.device_id, issued),
         )
     }
 
@@ -271,34 +272,35 @@ fn enrolled(
     answer: EnrollAnswer<'_>,
     spki_sha256: &[u8; 32],
     device_id: &DeviceId,
-) -> Result<Identity, HttpError> {
+    issued: &mut Identity,
+) -> Result<(), HttpError> {
     match answer {
         EnrollAnswer::Busy { retry_after_s } => Err(HttpError::Busy { retry_after_s }),
         EnrollAnswer::Pending { retry_after_s } => Err(HttpError::Pending { retry_after_s }),
         EnrollAnswer::Refused(refusal) => Err(refused(refusal)),
-        EnrollAnswer::Issued { certificate } => identity(&certificate, spki_sha256, device_id),
+        EnrollAnswer::Issued { certificate } => keep(&certificate, spki_sha256, device_id, issued),
     }
 }
 
 /// Checks an issued certificate, and keeps what decisions rest on.
-fn identity(
+fn keep(
     certificate: &Certificate<'_>,
     spki_sha256: &[u8; 32],
     device_id: &DeviceId,
-) -> Result<Identity, HttpError> {
+    issued: &mut Identity,
+) -> Result<(), HttpError> {
     check_leaf(certificate, spki_sha256, device_id).map_err(|error| {
         warn(format_args!("provisioner: certificate {}", unfit_code(&error)));
         let is_key = matches!(error, LeafError::Key { .. });
         HttpError::CertificateUnfit(if is_key { Unfit::Key } else { Unfit::Form })
     })?;
     let der = certificate.as_der();
-    Ok(Identity {
-        serial: serial(certificate.serial())?,
-        validity: certificate.validity(),
-        spki_sha256: *spki_sha256,
-        certificate: CertificateBytes::from_slice(der)
-            .map_err(|_| HttpError::CertificateTooLong { found: der.len() })?,
-    })
+    issued.serial = serial(certificate.serial())?;
+    issued.validity = certificate.validity();
+    issued.spki_sha256 = *spki_sha256;
+    issued.certificate.clear();
+    let kept = issued.certificate.extend_from_slice(der);
+    kept.map_err(|_| HttpError::CertificateTooLong { found: der.len() })
 }
 
 const fn unfit_code(error: &LeafError<'_>) -> &'static str {

@@ -178,13 +178,14 @@ pub struct Session<'s, S> {
     sent_ms: u64,
     heard_ms: u64,
     pinged_ms: Option<u64>,
-    inbox: Inbox,
+    inbox: &'s mut Inbox,
     /// What the last poll gave out: to be acknowledged.
     owed: Option<u16>,
 }
 
-/// Octets that have come.
-struct Inbox {
+/// Octets that have come: memory for one session at a time. It is large; a session, which is moved
+/// about, is not.
+pub struct Inbox {
     octets: [u8; RECEIVE_LEN],
     filled: usize,
     /// Octets at the front that were read.
@@ -219,10 +220,12 @@ impl<'s, S: Stream> Session<'s, S> {
         mut stream: S,
         introduction: Introduction<'s, '_>,
         outbox: &'s mut Outbox,
+        inbox: &'s mut Inbox,
         now_ms: u64,
     ) -> Result<Self, MqttError> {
         let Introduction { device_id, keep_alive_s, birth, .. } = introduction;
         outbox.begin();
+        inbox.clear();
         let state = Topic { device_id: device_id.clone(), channel: Channel::State };
         outbox.announce(&state, birth).map_err(|_| MqttError::Introduction)?;
         connect(&mut stream, &introduction)?;
@@ -234,7 +237,7 @@ impl<'s, S: Stream> Session<'s, S> {
             sent_ms: now_ms,
             heard_ms: now_ms,
             pinged_ms: None,
-            inbox: Inbox::new(),
+            inbox,
             owed: None,
         };
         session.subscribe()?;
@@ -492,9 +495,28 @@ impl Delivery {
     }
 }
 
+impl Default for Inbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("filled", &self.filled).finish_non_exhaustive()
+    }
+}
+
 impl Inbox {
-    const fn new() -> Self {
+    /// Nothing has come yet.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { octets: [0; RECEIVE_LEN], filled: 0, done: 0, passing: None }
+    }
+
+    /// Forgets what came in another session.
+    const fn clear(&mut self) {
+        (self.filled, self.done, self.passing) = (0, 0, None);
     }
 
     /// Where to receive next: never empty, since what does not fit is passed over.

@@ -173,6 +173,7 @@ pub struct Net<'a, D, C> {
 impl<'a, D: Link, C: Clock> Net<'a, D, C> {
     /// A network on `device`, which begins to ask for an address as soon as it is served. `seed` is
     /// random: ports and sequence numbers are drawn from it.
+    #[inline(never)]
     pub fn new(
         device: D,
         clock: C,

@@ -130,6 +130,12 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
         }
     }
 
+    /// The store's memory, for whoever needs some between two calls of the store's, which then write
+    /// over it: [`Scratch::LEN`] octets of anything.
+    pub const fn memory(&mut self) -> &mut [u8; Scratch::LEN] {
+        &mut self.scratch.0
+    }
+
     /// The last number that is reserved for sessions, for [`Generations::new`]; 0 where there is
     /// none, or none that can be read.
     pub fn reserved(&mut self) -> u64 {
@@ -261,6 +267,9 @@ impl Survey {
 }
 
 impl Scratch {
+    /// Its octets.
+    pub const LEN: usize = ENTRY_LEN_MAX;
+
     /// Memory for one store.
     #[must_use]
     pub const fn new() -> Self {

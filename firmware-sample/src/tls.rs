@@ -137,6 +137,7 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
 
     /// A connection over `transport` on which nothing was said yet, and nothing can be before
     /// [`Connection::shake_hands`]. On a small stack it is made where it stays.
+    #[inline(never)]
     pub fn new(transport: T, workspace: &'a mut Workspace<'_>) -> Self {
         let Workspace { buffers: Buffers { read, write }, ledger } = workspace;
         *ledger = Ledger::new();
@@ -207,6 +208,7 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
 
     /// Ends the connection; the transport is still to be closed. After a fault in the handshake
     /// the server is told an alert: the library's own farewell stays behind the gate then.
+    #[inline(never)]
     pub fn close(self) -> T {
         let fault = self.ledger.fault().filter(|_| self.server.is_none());
         let (Ok(mut gate) | Err((mut gate, _))) = self.tls.close();

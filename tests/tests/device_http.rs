@@ -77,7 +77,11 @@ impl Caller {
             challenge: None,
         };
         let has_identity = matches!(credential, Credential::Certificate);
-        self.ask(has_identity, |client| client.enroll(enrollment, credential, &spki_sha256))
+        let mut issued = Identity::new();
+        let Told { outcome, server_time } = self.ask(has_identity, |client| {
+            client.enroll(enrollment, credential, &spki_sha256, &mut issued)
+        });
+        Told { outcome: outcome.map(|()| issued), server_time }
     }
 }
 

@@ -5,7 +5,7 @@ use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::event::Failure;
 use fleetcert_core::topic::{Channel, DataPath};
 use fleetcert_firmware::mqtt::{
-    Event, Introduction, MqttError, Outbox, Session, Stream, Ticket, birth, death,
+    Event, Inbox, Introduction, MqttError, Outbox, Session, Stream, Ticket, birth, death,
 };
 use fleetcert_tests::lab::fake::{FakeServer, Manner};
 use fleetcert_tests::lab::firmware::{ANSWER_MS_MAX, Device, Wire, dev_1};
@@ -41,7 +41,7 @@ fn with_session<T>(
     let connection = device.open(Wire::to(port)).or_fail("a connection");
     let birth = birth.as_bytes();
     let introduction = Introduction { device_id: &device_id, generation, keep_alive_s: 60, birth };
-    Session::open(connection, introduction, outbox, 0).map(run)
+    Session::open(connection, introduction, outbox, &mut Inbox::new(), 0).map(run)
 }
 
 /// Polls until an event is what `wanted` wants.

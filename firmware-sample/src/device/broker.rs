@@ -19,8 +19,8 @@ use p256::elliptic_curve::rand_core::RngCore as _;
 use crate::board::Board;
 use crate::console::{info, warn};
 use crate::mqtt::{
-    self, Asked, Event, Heard, Introduction, MqttError, Order, Outbox, PublishError, Refusal,
-    Session, birth,
+    self, Asked, Event, Heard, Inbox, Introduction, MqttError, Order, Outbox, PublishError,
+    Refusal, Session, birth,
 };
 use crate::store::Generations;
 
@@ -111,6 +111,7 @@ impl Lasting {
         &'a mut self,
         context: &Context<'a, B>,
         line: Line<'a, 'l, 't, B>,
+        inbox: &'a mut Inbox,
         slot: Slot,
     ) -> Result<Online<'a, 'l, 't, B>, MqttError> {
         let Line { stream, deadline_ms } = line;
@@ -126,7 +127,7 @@ impl Lasting {
             birth: birth.as_bytes(),
         };
         health.begin(outbox);
-        let session = Session::open(stream, introduction, outbox, context.now().0)?;
+        let session = Session::open(stream, introduction, outbox, inbox, context.now().0)?;
         info(format_args!("broker: connected, generation {generation}"));
         let serial = serial.ok().and_then(Result::ok).unwrap_or_default();
         Ok(Online { session, deadline_ms, heard, health, generation, serial, phase })

@@ -11,7 +11,7 @@
 //! **Why that is sound.** There is one thread of control. A paper is moved in and out whole, and
 //! nobody holds the desk while doing anything else.
 
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, RefCell, RefMut};
 use core::future::poll_fn;
 use core::task::Poll;
 
@@ -73,8 +73,8 @@ struct View {
 #[derive(Debug)]
 pub(super) struct Desk {
     paper: RefCell<Paper>,
-    /// What was issued and is not taken yet.
-    issued: RefCell<Option<Identity>>,
+    /// What was issued last.
+    issued: RefCell<Identity>,
     /// When the shell is to be woken, while it waits for nothing else.
     alarm: Cell<Option<Mono>>,
     command: Cell<Option<Command>>,
@@ -89,7 +89,7 @@ impl Desk {
     pub(super) const fn new(reading: Reading, at: Mono) -> Self {
         Self {
             paper: RefCell::new(Paper::Nothing),
-            issued: RefCell::new(None),
+            issued: RefCell::new(Identity::new()),
             alarm: Cell::new(None),
             command: Cell::new(None),
             reports: RefCell::new(Deque::new()),
@@ -98,16 +98,14 @@ impl Desk {
         }
     }
 
-    /// For the shell: what was issued, once.
-    pub(super) fn take_issued(&self) -> Option<Identity> {
-        self.issued.try_borrow_mut().ok()?.take()
+    /// For the shell: what was issued, after the reply that says so.
+    pub(super) fn issued(&self) -> Option<Identity> {
+        Some(self.issued.try_borrow().ok()?.clone())
     }
 
-    /// For the driver: lays down what was issued, before it answers.
-    pub(super) fn issue(&self, identity: Identity) {
-        if let Ok(mut place) = self.issued.try_borrow_mut() {
-            *place = Some(identity);
-        }
+    /// For the driver: where to lay what is issued, before it answers.
+    pub(super) fn issue(&self) -> Option<RefMut<'_, Identity>> {
+        self.issued.try_borrow_mut().ok()
     }
 
     /// For the shell: gives an order and waits for what comes of it.

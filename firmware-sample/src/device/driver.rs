@@ -14,7 +14,7 @@ use fleetcert_core::time::{Mono, Reading};
 use crate::board::Board;
 use crate::console::{error, info, warn};
 use crate::keystore::KeyStore as _;
-use crate::mqtt::MqttError;
+use crate::mqtt::{Inbox, MqttError};
 use crate::tls::{TlsError, Workspace};
 
 use super::broker::{Ending, Lasting, Online};
@@ -155,8 +155,9 @@ impl<'d, B: Board> Driver<'d, '_, B> {
         let Some(target) = context.broker() else { return Ok(None) };
         let since = context.now();
         let until_ms = since.plus_ms(EXCHANGE_MS_MAX).0;
+        let mut inbox = Inbox::new();
         let met = context.with_line(target, workspace, Some(slot), reading, until_ms, |line| {
-            let online = lasting.begin(&context, line, slot)?;
+            let online = lasting.begin(&context, line, &mut inbox, slot)?;
             begun();
             Ok(machine.attend(online))
         });

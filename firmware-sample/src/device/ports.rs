@@ -81,7 +81,7 @@ impl Peers for RemotePeers<'_> {
         let current = current.map(|(slot, _)| slot);
         match self.0.ask(Order::Enroll { slot, request: *request, current, reading }).await {
             Some(Reply::Enrolled(Answer { outcome, server_time })) => {
-                let issued = || self.0.take_issued().ok_or(UNANSWERED);
+                let issued = || self.0.issued().ok_or(UNANSWERED);
                 Answer { outcome: outcome.and_then(|()| issued()), server_time }
             }
             _ => Answer::failed(UNANSWERED),

@@ -23,17 +23,20 @@ use crate::board::Board;
 use crate::console::warn;
 use crate::http::{BUFFER_LEN, Client, Credential, Deadline, HttpError, Parties, Told};
 use crate::keystore::{INTRODUCTION_LEN_MAX, Introduction, KeyStore as _, SPKI_LEN};
+use crate::store::Scratch;
 use crate::tls::{TlsError, Workspace};
 
 use super::line::{Context, EXCHANGE_MS_MAX, Stream, key_fault};
 
-/// Octets of a request for a certificate without its attributes, at most.
-const REQUEST_LEN_MAX: usize = 512;
+/// Octets of a request for a certificate without its attributes, at most: 300 with the longest
+/// device id.
+const REQUEST_LEN_MAX: usize = 384;
 
 /// Octets of what an enrollment is made in: first an introduction, then evidence and a request that
-/// carries it.
+/// carries it. That is the store's memory, which nobody needs meanwhile.
 const DRAFT_LEN: usize =
     max(INTRODUCTION_LEN_MAX, 2 * EVIDENCE_ATTRIBUTE_LEN_MAX + REQUEST_LEN_MAX);
+const _: () = assert!(DRAFT_LEN <= Scratch::LEN, "a draft fits the store's memory");
 
 /// Octets of the provisioner's host and port, at most.
 const HOST_LEN_MAX: usize = crate::factory::HOST_LEN_MAX + 6;
@@ -154,9 +157,12 @@ struct Applicant<'a, 'd, B: Board> {
 impl<B: Board> Applicant<'_, '_, B> {
     #[inline(never)]
     fn enroll(&self, client: &mut Exchange<'_, '_, '_, B>) -> Told<()> {
-        let mut draft = [0; DRAFT_LEN];
+        let Ok(mut store) = self.context.store.try_borrow_mut() else {
+            return key_failed(&Failure::KeyUnavailable);
+        };
+        let draft = store.memory();
         let evidence = match self.request.source {
-            KeySource::Fresh => match self.attest(client, &mut draft) {
+            KeySource::Fresh => match self.attest(client, draft) {
                 Told { outcome: Ok(evidence), .. } => evidence,
                 Told { outcome: Err(error), server_time } => {
                     return Told { outcome: Err(error), server_time };
@@ -179,9 +185,12 @@ impl<B: Board> Applicant<'_, '_, B> {
     #[inline(never)]
     fn ask(&self, client: &mut Exchange<'_, '_, '_, B>, enrollment: Enrollment<'_>) -> Told<()> {
         let spki_sha256 = Sha256::digest(self.spki).into();
-        let told = client.enroll(enrollment, self.credential(), &spki_sha256);
-        let outcome = told.outcome.map(|identity| self.context.desk.issue(identity));
-        Told { outcome, server_time: told.server_time }
+        match self.context.desk.issue() {
+            Some(mut issued) => {
+                client.enroll(enrollment, self.credential(), &spki_sha256, &mut issued)
+            }
+            None => key_failed(&Failure::KeyUnavailable),
+        }
     }
 
     fn credential(&self) -> Credential<'_> {
@@ -197,7 +206,7 @@ impl<B: Board> Applicant<'_, '_, B> {
     fn attest(
         &self,
         client: &mut Exchange<'_, '_, '_, B>,
-        draft: &mut [u8; DRAFT_LEN],
+        draft: &mut [u8],
     ) -> Told<Option<Evidence>> {
         let is_required = self.context.factory.policy.attested_only;
         let Ok(mut keys) = self.context.keys.try_borrow_mut() else {

@@ -109,7 +109,8 @@ fn answer(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
 fn enroll_with(script: &mut Script, buffer: &mut [u8], credential: Credential<'_>) -> HttpError {
     let enrollment = Enrollment { id: [1; 16], csr: &[0x30; 300], challenge: None };
     with_client(script, buffer, 1_000, |client| {
-        client.enroll(enrollment, credential, &[0; 32]).outcome.unwrap_err()
+        let issued = &mut Identity::new();
+        client.enroll(enrollment, credential, &[0; 32], issued).outcome.unwrap_err()
     })
 }
 

@@ -1,3 +1,4 @@
+use std::boxed::Box;
 use std::vec;
 use std::vec::Vec;
 
@@ -70,7 +71,8 @@ fn open<'s>(
     outbox: &'s mut Outbox,
 ) -> Result<Session<'s, &'s mut Broker>, MqttError> {
     let introduction = Introduction { device_id, generation: 7, keep_alive_s: 40, birth: BIRTH };
-    Session::open(broker, introduction, outbox, 0)
+    let inbox = Box::leak(Box::new(Inbox::new()));
+    Session::open(broker, introduction, outbox, inbox, 0)
 }
 
 fn data<'a>(path: &'a str) -> Channel<'a> {
