@@ -1,7 +1,8 @@
-//! Says what firmware takes in a board's memory, and where it could panic.
+//! Says what firmware takes in a board's memory, where it could panic, and where it did.
 //!
 //! Exit codes: 0 it was said, and no panic is without a reason in `docs/panics.md`; 1 there is one, or
-//! a reason for what is not there; 2 the command line makes no sense or a file is no firmware.
+//! a reason for what is not there, or no function at the address; 2 the command line makes no sense
+//! or a file is no firmware.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use fleetcert_tests::footprint::component;
-use fleetcert_tests::footprint::image::Image;
+use fleetcert_tests::footprint::image::{Image, Kind};
 use fleetcert_tests::footprint::listing::Listing;
 use fleetcert_tests::footprint::page::octets;
 use fleetcert_tests::footprint::panics;
@@ -29,6 +30,9 @@ struct Options {
     /// So many of the largest functions of each, too
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     largest: usize,
+    /// Instead, the function around an address that a board has said
+    #[arg(long, conflicts_with = "panics", value_parser = address, value_name = "ADDRESS")]
+    at: Option<u32>,
     /// Instead, what could panic and has no reason in docs/panics.md, under TOP
     #[arg(long, value_name = "TOP")]
     panics: Option<PathBuf>,
@@ -36,9 +40,10 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let said = match &options.panics {
-        Some(top) => panics(&options, top),
-        None => sizes(&options).map(|text| (text, true)),
+    let said = match (&options.panics, options.at) {
+        (Some(top), _) => panics(&options, top),
+        (None, Some(address)) => around(&options, address),
+        (None, None) => sizes(&options).map(|text| (text, true)),
     };
     match said {
         Ok((text, is_well)) => {
@@ -50,6 +55,12 @@ fn main() -> ExitCode {
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// A number as boards say it.
+fn address(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").ok_or("expected hexadecimal digits after 0x")?;
+    u32::from_str_radix(digits, 16).map_err(|why| why.to_string())
 }
 
 fn images(options: &Options) -> Result<Vec<(String, Image)>, Box<dyn std::error::Error>> {
@@ -72,6 +83,20 @@ fn sizes(options: &Options) -> Result<String, Box<dyn std::error::Error>> {
         }
     }
     Ok(text)
+}
+
+/// The function of each program, and whether all have one there.
+fn around(options: &Options, at: u32) -> Result<(String, bool), Box<dyn std::error::Error>> {
+    let (mut text, mut is_in_all) = (String::new(), true);
+    for (name, image) in images(options)? {
+        let found = image.at(at).filter(|symbol| symbol.kind == Kind::Code);
+        is_in_all &= found.is_some();
+        text += &match found {
+            Some(found) => format!("{name}: {} + {:#x}\n", found.name, at - found.address),
+            None => format!("{name}: no function\n"),
+        };
+    }
+    Ok((text, is_in_all))
 }
 
 /// What is to be said, and whether nothing is wrong.
