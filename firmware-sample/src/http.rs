@@ -189,7 +189,8 @@ impl<'c, S: Read<Error = TlsError> + Write<Error = TlsError>, C: Clock> Client<'
         take: impl FnOnce(A) -> Result<T, HttpError>,
     ) -> Told<T> {
         let server = self.server;
-        match self.ask(write) {
+        let written = write(self.buffer);
+        match self.ask(written) {
             Ok(response) => {
                 let Dated { server_time, answer } = parse(response);
                 let outcome = answer.map_err(HttpError::Answer).and_then(take);
@@ -199,14 +200,14 @@ impl<'c, S: Read<Error = TlsError> + Write<Error = TlsError>, C: Clock> Client<'
         }
     }
 
-    fn ask(
-        &mut self,
-        write: impl FnOnce(&mut [u8]) -> Result<usize, RequestError>,
-    ) -> Result<Response<'_>, HttpError> {
-        if self.is_spent {
-            return Err(HttpError::Spent);
-        }
-        let sent = write(self.buffer).map_err(HttpError::Request).and_then(|len| self.send(len));
+    /// Sends what was written, and reads what is answered: all that exchanges have in common.
+    #[inline(never)]
+    fn ask(&mut self, written: Result<usize, RequestError>) -> Result<Response<'_>, HttpError> {
+        let sent = match written {
+            _ if self.is_spent => Err(HttpError::Spent),
+            Ok(len) => self.send(len),
+            Err(error) => Err(HttpError::Request(error)),
+        };
         // A token was in it, perhaps.
         self.buffer.zeroize();
         sent?;
@@ -339,6 +340,11 @@ fn refused(refusal: Refusal<'_>) -> HttpError {
 }
 
 impl<T> Told<T> {
+    /// The same, with what was taken away by `keep`.
+    pub fn keep(self, keep: impl FnOnce(T)) -> Told<()> {
+        Told { outcome: self.outcome.map(keep), server_time: self.server_time }
+    }
+
     const fn failed(error: HttpError) -> Self {
         Self { outcome: Err(error), server_time: None }
     }

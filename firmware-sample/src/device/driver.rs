@@ -19,7 +19,7 @@ use crate::tls::{TlsError, Workspace};
 
 use super::broker::{Ending, Lasting, Online};
 use super::desk::{Order, Reply};
-use super::line::{Context, EXCHANGE_MS_MAX};
+use super::line::{Context, EXCHANGE_MS_MAX, Line};
 use super::provisioner::Provisioner;
 
 /// Between two looks at a session, at most: its pings and what the machine says are as late as that.
@@ -156,23 +156,26 @@ impl<'d, B: Board> Driver<'d, '_, B> {
         let since = context.now();
         let until_ms = since.plus_ms(EXCHANGE_MS_MAX).0;
         let mut inbox = Inbox::new();
-        let met = context.with_line(target, workspace, Some(slot), reading, until_ms, |line| {
-            let online = lasting.begin(&context, line, &mut inbox, slot)?;
-            begun();
-            Ok(machine.attend(online))
-        });
-        let (ending, failure) = match met {
-            Ok(Ok(ending)) => (ending?, None),
-            Ok(Err(why)) => {
-                warn(format_args!("broker: {why}"));
-                (Ending::Lost, Some(MqttError::into(why)))
-            }
-            Err(why) => {
-                let server = target.server;
-                warn(format_args!("broker {}:{}: {why}", server.host(), server.port()));
-                (Ending::Lost, Some(TlsError::from(why).into()))
-            }
+        let mut met = Ok((Ending::Lost, None));
+        let work = &mut |line: Line<'_, '_, '_, B>| {
+            met = match lasting.begin(&context, line, &mut inbox, slot) {
+                Ok(online) => {
+                    begun();
+                    machine.attend(online).map(|ending| (ending, None))
+                }
+                Err(why) => {
+                    warn(format_args!("broker: {why}"));
+                    Ok((Ending::Lost, Some(MqttError::into(why))))
+                }
+            };
         };
+        let reached = context.with_line(target, workspace, Some(slot), reading, until_ms, work);
+        if let Err(why) = reached {
+            let server = target.server;
+            warn(format_args!("broker {}:{}: {why}", server.host(), server.port()));
+            met = Ok((Ending::Lost, Some(TlsError::from(why).into())));
+        }
+        let (ending, failure) = met?;
         lasting.ended(&context, ending, since);
         Ok(failure)
     }

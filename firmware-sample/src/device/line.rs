@@ -133,15 +133,16 @@ impl<'d, B: Board> Context<'d, B> {
     /// done over it, and ends it in order, as far as the peer takes part in that.
     ///
     /// The connection stays where it is made: it is large, and the stack is small.
-    pub(super) fn with_line<T>(
+    #[inline(never)]
+    pub(super) fn with_line(
         &self,
         target: Target<'_>,
         workspace: &mut Workspace<'_>,
         shown: Option<Slot>,
         reading: Reading,
         deadline_ms: u64,
-        work: impl FnOnce(Line<'_, '_, '_, B>) -> T,
-    ) -> Result<T, LineError> {
+        work: &mut dyn FnMut(Line<'_, '_, '_, B>),
+    ) -> Result<(), LineError> {
         let server = target.server;
         let address = self.net.resolve(server.host(), deadline_ms)?;
         let mut tcp = self.net.connect(address, server.port(), deadline_ms)?;

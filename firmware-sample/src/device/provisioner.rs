@@ -55,6 +55,9 @@ pub(super) struct Provisioner<'e, 'd, B: Board> {
 /// A client on a connection of this device's.
 type Exchange<'c, 'l, 't, B> = Client<'c, Stream<'l, 't, B>, <B as Board>::Clock>;
 
+/// What is asked over a connection.
+type Ask<'a, B> = &'a mut dyn FnMut(&mut Exchange<'_, '_, '_, B>) -> Told<()>;
+
 /// What proves where a key is: octets of the attribute, and the challenge that it answers.
 struct Evidence {
     len: usize,
@@ -78,7 +81,7 @@ impl<B: Board> Provisioner<'_, '_, B> {
             Err(_) => return Answer::failed(Failure::KeyUnavailable),
         };
         let applicant = Applicant { context, slot, request, spki: &spki };
-        self.exchange(shown, |client| applicant.enroll(client))
+        self.exchange(shown, &mut |client| applicant.enroll(client))
     }
 
     #[inline(never)]
@@ -89,48 +92,60 @@ impl<B: Board> Provisioner<'_, '_, B> {
             Ok(mut random) => random.fill_bytes(&mut nonce),
             Err(_) => return Answer::failed(Failure::KeyUnavailable),
         }
-        self.exchange(Some(slot), |client| client.whoami(&nonce))
+        let mut seen = None;
+        let answer = self.exchange(Some(slot), &mut |client| {
+            client.whoami(&nonce).keep(|serial| seen = Some(serial))
+        });
+        with(answer, seen)
     }
 
     #[inline(never)]
     /// Asks for the time, and when to renew the identity.
     pub(super) fn advice(&mut self, slot: Slot) -> Answer<Advice> {
-        let context = self.context;
-        self.exchange(Some(slot), |client| {
+        let (context, mut given) = (self.context, None);
+        let answer = self.exchange(Some(slot), &mut |client| {
             let told = context.identity(slot, |identity| client.renewal_info(identity.certificate));
-            told.unwrap_or_else(|failure| key_failed(&failure))
-        })
+            let told = told.unwrap_or_else(|failure| key_failed(&failure));
+            told.keep(|advice| given = Some(advice))
+        });
+        with(answer, given)
     }
 
-    /// One connection, and what is asked over it.
-    fn exchange<T>(
-        &mut self,
-        shown: Option<Slot>,
-        ask: impl FnOnce(&mut Exchange<'_, '_, '_, B>) -> Told<T>,
-    ) -> Answer<T> {
+    /// One connection, and what is asked over it. Whatever is asked is asked by way of this one
+    /// function: what comes of it is kept by `ask`.
+    #[inline(never)]
+    fn exchange(&mut self, shown: Option<Slot>, ask: Ask<'_, B>) -> Answer<()> {
         let Self { context, workspace, reading, .. } = self;
         let at_ms = context.now().plus_ms(EXCHANGE_MS_MAX).0;
         let target = context.provisioner();
-        let answer = context.with_line(target, workspace, shown, *reading, at_ms, |line| {
-            converse(context, line.stream, at_ms, ask)
+        let mut answer = Answer::failed(Failure::Unreachable);
+        let met = context.with_line(target, workspace, shown, *reading, at_ms, &mut |line| {
+            answer = converse(context, line.stream, at_ms, ask);
         });
-        answer.unwrap_or_else(|error| {
+        if let Err(error) = met {
             let server = target.server;
             warn(format_args!("provisioner {}:{}: {error}", server.host(), server.port()));
-            Answer::failed(TlsError::from(error).into())
-        })
+            answer = Answer::failed(TlsError::from(error).into());
+        }
+        answer
     }
+}
+
+/// An answer, with what was kept of it.
+fn with<T>(answer: Answer<()>, kept: Option<T>) -> Answer<T> {
+    let Answer { outcome, server_time } = answer;
+    Answer { outcome: outcome.and_then(|()| kept.ok_or(Failure::AnswerMalformed)), server_time }
 }
 
 /// What is asked over a connection. Its memory is on the stack: a handshake needs as much of that
 /// again, and is over.
 #[inline(never)]
-fn converse<B: Board, T>(
+fn converse<B: Board>(
     context: &Context<'_, B>,
     stream: &mut Stream<'_, '_, B>,
     at_ms: u64,
-    ask: impl FnOnce(&mut Exchange<'_, '_, '_, B>) -> Told<T>,
-) -> Answer<T> {
+    ask: Ask<'_, B>,
+) -> Answer<()> {
     let mut message = [0; BUFFER_LEN];
     let server = context.factory.provisioner;
     let host = host(server.host(), server.port());
