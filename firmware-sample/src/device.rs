@@ -45,6 +45,7 @@ use crate::console::{error, info, show_code};
 use crate::factory::{self, FACTORY_BUFFER_LEN, Factory};
 use crate::keystore::KeyStore as _;
 use crate::net::{Buffers, Net, Sockets};
+use crate::random::Generator;
 use crate::self_test;
 use crate::store::{FlashStore, Scratch};
 use crate::tls::{self, Workspace};
@@ -102,6 +103,19 @@ enum Stop {
     Unexpected(Unexpected),
 }
 
+/// What lives: the parts, each in its place.
+struct Device<B: Board> {
+    clock: B::Clock,
+    desk: &'static Desk,
+    machine: &'static mut Machine,
+    net: Net<'static, B::Link, B::Clock>,
+    keys: RefCell<&'static mut B::Keys>,
+    store: RefCell<FlashStore<'static, B::Flash>>,
+    factory: Factory<'static>,
+    verifier: Verifier<'static, B::Ecdsa>,
+    random: RefCell<Generator>,
+}
+
 /// Lives, as board `B`, until power is cut.
 pub fn run<B: Board>() -> ! {
     info(format_args!("fleetcert firmware {} on {}", env!("CARGO_PKG_VERSION"), B::NAME));
@@ -119,6 +133,17 @@ pub fn run<B: Board>() -> ! {
 /// From the parts to a life, or to the reason why there is none.
 #[inline(never)]
 fn live<B: Board>() -> Result<(), Stop> {
+    match assemble::<B>() {
+        Ok(Some(ref mut device)) => device.live(),
+        Ok(None) => Ok(()),
+        Err(why) => Err(why),
+    }
+}
+
+/// Makes a device of the board's parts; `None` when it was only to examine itself. What that takes
+/// of the stack, copies of most parts, is given back before its life begins.
+#[inline(never)]
+fn assemble<B: Board>() -> Result<Option<Device<B>>, Stop> {
     let mut parts = take::<B>()?;
     let buffer = FACTORY.try_take().ok_or(Stop::Again)?;
     let factory = block_on(factory::load(&mut parts.factory, buffer)).map_err(|why| {
@@ -128,7 +153,7 @@ fn live<B: Board>() -> Result<(), Stop> {
     let buffers = BUFFERS.try_take().ok_or(Stop::Again)?;
     let sockets = SOCKETS.try_init_with(Sockets::new).ok_or(Stop::Again)?;
     if factory.policy.self_test {
-        return examine(parts, &factory, buffers, sockets);
+        return examine(parts, &factory, buffers, sockets).map(|()| None);
     }
     let Parts { clock, record, keys, link, tpm, mut random, .. } = parts;
     let end = u32::try_from(record.capacity()).map_err(|_| Stop::Record)?;
@@ -141,21 +166,25 @@ fn live<B: Board>() -> Result<(), Stop> {
     info(format_args!("device {}: keys in {}", factory.device_id.as_str(), keys.backend()));
     let verifier =
         Verifier::new(&[factory.server_root], B::Ecdsa::default()).map_err(Stop::Root)?;
-    let net = Net::new(link, clock, sockets, buffers, random.next_u64());
-    let (keys, store, random) = (RefCell::new(keys), RefCell::new(store), RefCell::new(random));
-    drive::<B>(
-        Context {
-            clock,
-            desk,
-            net: &net,
-            keys: &keys,
-            store: &store,
-            factory: &factory,
-            verifier: &verifier,
-            random: &random,
-        },
+    Ok(Some(Device {
+        clock,
+        desk,
         machine,
-    )
+        net: Net::new(link, clock, sockets, buffers, random.next_u64()),
+        keys: RefCell::new(keys),
+        store: RefCell::new(store),
+        factory,
+        verifier,
+        random: RefCell::new(random),
+    }))
+}
+
+impl<B: Board> Device<B> {
+    fn live(&mut self) -> Result<(), Stop> {
+        let Self { clock, desk, machine, net, keys, store, factory, verifier, random } = self;
+        let (clock, desk) = (*clock, *desk);
+        drive::<B>(Context { clock, desk, net, keys, store, factory, verifier, random }, machine)
+    }
 }
 
 /// The board's parts. What it takes of the stack to make them is given back.

@@ -105,7 +105,9 @@ impl<F: FnMut(&[u8; 32]) -> Result<[u8; SIGNATURE_LEN], KeyFault>> Signer for F 
 /// In TLS 1.3 the handshake is over for us before the server has judged *our* certificate: if it
 /// refuses it, the first read says so.
 pub struct Connection<'a, T: Read + ReadReady + Write> {
-    tls: TlsConnection<'a, Gate<'a, T>, Aes128GcmSha256>,
+    /// `None` once it is closed. The library's close takes its connection by value, and we have room
+    /// for one copy while it works, not all the time.
+    tls: Option<TlsConnection<'a, Gate<'a, T>, Aes128GcmSha256>>,
     ledger: &'a Ledger,
     /// When the server's certificate is valid, from the handshake on.
     server: Option<Validity>,
@@ -129,7 +131,7 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
         match connection.shake_hands(peer, identity, rng) {
             Ok(()) => Ok(connection),
             Err(fault) => {
-                drop(connection.close());
+                connection.close();
                 Err(fault)
             }
         }
@@ -143,7 +145,7 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
         *ledger = Ledger::new();
         let ledger: &Ledger = ledger;
         let tls = TlsConnection::new(Gate::new(transport, ledger, READ_LEN), read, write);
-        Self { tls, ledger, server: None, is_ended: false }
+        Self { tls: Some(tls), ledger, server: None, is_ended: false }
     }
 
     /// Makes the handshake.
@@ -163,8 +165,10 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
         let found = identity.as_ref().map_or(0, |identity| identity.certificate.len());
         let verified = if found > CERTIFICATE_LEN_MAX {
             Err(TlsError::LocalCertificateTooLong { found, max: CERTIFICATE_LEN_MAX })
+        } else if let Some(tls) = &mut self.tls {
+            shake_hands(tls, peer, identity, rng, self.ledger)
         } else {
-            shake_hands(&mut self.tls, peer, identity, rng, self.ledger)
+            Err(TlsError::PeerEnded)
         };
         match verified {
             Ok(Verified { validity, .. }) => {
@@ -206,16 +210,17 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
         }
     }
 
-    /// Ends the connection; the transport is still to be closed. After a fault in the handshake
-    /// the server is told an alert: the library's own farewell stays behind the gate then.
+    /// Ends the connection; a transport that was lent is still to be closed. After a fault in the
+    /// handshake the server is told an alert: the library's own farewell stays behind the gate then.
+    /// Whatever is tried afterwards is [`TlsError::PeerEnded`], or the fault.
     #[inline(never)]
-    pub fn close(self) -> T {
+    pub fn close(&mut self) {
         let fault = self.ledger.fault().filter(|_| self.server.is_none());
-        let (Ok(mut gate) | Err((mut gate, _))) = self.tls.close();
+        let Some(tls) = self.tls.take() else { return };
+        let (Ok(mut gate) | Err((mut gate, _))) = tls.close();
         if let Some(alert) = fault.and_then(|fault| fault.alert()) {
             gate.alert(alert);
         }
-        gate.into_transport()
     }
 
     fn usable(&self) -> Result<(), TlsError> {
@@ -286,7 +291,8 @@ impl<'a, T: Read + ReadReady + Write + 'a> Read for Connection<'a, T> {
         if self.is_ended || octets.is_empty() {
             return Ok(0);
         }
-        match self.tls.read(octets) {
+        let tls = self.tls.as_mut().ok_or(TlsError::PeerEnded)?;
+        match tls.read(octets) {
             Err(LibraryError::ConnectionClosed) => {
                 self.is_ended = true;
                 Ok(0)
@@ -302,12 +308,14 @@ impl<'a, T: Read + ReadReady + Write + 'a> Write for Connection<'a, T> {
         if octets.is_empty() {
             return Ok(0);
         }
-        self.tls.write(octets).map_err(|error| self.fail(error))
+        let tls = self.tls.as_mut().ok_or(TlsError::PeerEnded)?;
+        tls.write(octets).map_err(|error| self.fail(error))
     }
 
     fn flush(&mut self) -> Result<(), TlsError> {
         self.usable()?;
-        self.tls.flush().map_err(|error| self.fail(error))
+        let tls = self.tls.as_mut().ok_or(TlsError::PeerEnded)?;
+        tls.flush().map_err(|error| self.fail(error))
     }
 }
 

@@ -93,7 +93,7 @@ fn a_device_is_born_speaks_listens_and_leaves_without_dying() {
         await_event("a command that is too long", &mut session, |event| {
             matches!(event, Event::PassedOver { len } if len > 5_000).then_some(())
         });
-        drop(session.close().close());
+        session.close().close();
     })
     .or_fail("a session");
     assert!(!heard.text().contains(death(7).as_str()), "it was a planned end");
@@ -128,7 +128,7 @@ fn a_broken_connection_loses_nothing_in_either_direction() {
             has_come |= matches!(event, Some(Event::Command { payload: b"meanwhile", .. }));
             (has_arrived && has_come).then_some(())
         });
-        drop(session.close().close());
+        session.close().close();
     })
     .or_fail("a session");
     assert_eq!(outbox.unacknowledged(), 0);

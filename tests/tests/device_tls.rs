@@ -116,7 +116,7 @@ fn openssl_and_the_device_talk_with_certificates_on_both_sides() {
         connection.write_all(b"desserts\n").or_fail("to write");
         connection.flush().or_fail("to flush");
         assert_eq!(read_exactly(&mut connection, 9), b"stressed\n");
-        drop(connection.close());
+        connection.close();
     }
     assert!(server.log().contains("CN = dev-1"), "{}", server.log());
 }
@@ -219,7 +219,7 @@ fn mosquitto_lets_the_device_in() {
         until("PINGRESP", ANSWER_MS_MAX, || connection.read_if_ready(&mut pong).or_fail("to read"));
     assert_eq!(pong[..len], [0xd0, 0]);
     connection.write_all(&[0xe0, 0]).or_fail("DISCONNECT");
-    drop(connection.close());
+    connection.close();
 }
 
 /// Goal: who shows mosquitto no certificate learns it at the first read.

@@ -155,9 +155,9 @@ impl<'d, B: Board> Driver<'d, '_, B> {
         let Some(target) = context.broker() else { return Ok(None) };
         let since = context.now();
         let until_ms = since.plus_ms(EXCHANGE_MS_MAX).0;
-        let mut inbox = Inbox::new();
         let mut met = Ok((Ending::Lost, None));
         let work = &mut |line: Line<'_, '_, '_, B>| {
+            let mut inbox = Inbox::new();
             met = match lasting.begin(&context, line, &mut inbox, slot) {
                 Ok(online) => {
                     begun();
@@ -198,6 +198,7 @@ impl<B: Board> MachineRoom<'_, '_, B> {
     }
 
     /// Keeps a session as long as it is good and its line is not needed.
+    #[inline(never)]
     fn attend(&mut self, mut online: Online<'_, '_, '_, B>) -> Result<Ending, Unexpected> {
         loop {
             self.turn()?;

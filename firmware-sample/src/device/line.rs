@@ -147,11 +147,14 @@ impl<'d, B: Board> Context<'d, B> {
         let address = self.net.resolve(server.host(), deadline_ms)?;
         let mut tcp = self.net.connect(address, server.port(), deadline_ms)?;
         let deadline_ms = tcp.deadline_ms();
-        let mut stream = tls::Connection::new(&mut tcp, workspace);
-        let greeted = self.greet(target, &mut stream, shown, reading);
-        let done = greeted.map(|()| work(Line { stream: &mut stream, deadline_ms }));
-        deadline_ms.set(self.now().plus_ms(CLOSE_MS_MAX).0);
-        let _tcp = stream.close();
+        let done = {
+            let mut stream = tls::Connection::new(&mut tcp, workspace);
+            let greeted = self.greet(target, &mut stream, shown, reading);
+            let done = greeted.map(|()| work(Line { stream: &mut stream, deadline_ms }));
+            deadline_ms.set(self.now().plus_ms(CLOSE_MS_MAX).0);
+            stream.close();
+            done
+        };
         // Whoever is not there to take leave of misses nothing.
         let _parted = tcp.close();
         done

@@ -143,10 +143,6 @@ impl<'a, T> Gate<'a, T> {
         }
     }
 
-    pub(super) fn into_transport(self) -> T {
-        self.transport
-    }
-
     /// Judges the header that has arrived, and returns how much content follows.
     fn judge(&mut self) -> Result<usize, RecordFault> {
         let [kind, _, _, high, low] = self.header;
