@@ -8,6 +8,12 @@
 //! **What it must never do.** Filter its input, or catch a panic: what a fuzzer finds here is a
 //! finding.
 
+// By its path: `tests/fuzz` compiles this file as a crate, whose modules would be looked for beside it.
+#[path = "fuzz/firmware.rs"]
+pub mod firmware;
+
+use std::fmt;
+
 use fleetcert_core::der::{Certificate, RENEWAL_ID_LEN_MAX};
 use fleetcert_core::enroll;
 use fleetcert_core::est::base64;
@@ -50,15 +56,23 @@ pub const TARGETS: &[Target] = &[
     Target { name: "certificate", run: certificate },
     Target { name: "cms", run: cms },
     Target { name: "csr", run: csr },
+    Target { name: "device_answer", run: |input| _ = firmware::device_answer(input) },
     Target { name: "ek_certificate", run: ek_certificate },
     Target { name: "est_body", run: est_body },
+    Target { name: "factory_block", run: |input| _ = firmware::factory_block(input) },
+    Target { name: "flash_log", run: |input| _ = firmware::flash_log(input) },
     Target { name: "http_response", run: http_response },
     Target { name: "key_blob", run: key_blob },
+    Target { name: "mqtt_command", run: |input| _ = firmware::mqtt_command(input) },
+    Target { name: "mqtt_session", run: |input| _ = firmware::mqtt_session(input) },
     Target { name: "public_area", run: public_area },
     Target { name: "record", run: record },
+    Target { name: "server_chain", run: |input| _ = firmware::server_chain(input) },
     Target { name: "signature", run: signature },
+    Target { name: "software_key", run: |input| _ = firmware::software_key(input) },
     Target { name: "statement", run: statement },
     Target { name: "topic", run: topic },
+    Target { name: "tpm_keys", run: |input| _ = firmware::tpm_keys(input) },
     Target { name: "tpm_responses", run: tpm_responses },
     Target { name: "wire", run: wire },
 ];
@@ -276,6 +290,12 @@ struct Answers<'i, 'b>(&'i mut &'b [u8]);
 /// The bus is dead.
 #[derive(Debug)]
 struct Silence;
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("silence")
+    }
+}
 
 impl Transact for Answers<'_, '_> {
     type Error = Silence;
