@@ -7,15 +7,15 @@
 //! **What it must never do.** Trust: no signature is verified here and no path is built; that is
 //! the affair of the TLS stack. Nor may it panic, whatever the bytes.
 //!
-//! **Why that is sound.** Every length is read by the `der` crate, which knows the end of its
-//! input and refuses what is not canonical; nothing here indexes. An element that RFC 5280 wants
+//! **Why that is sound.** Every length is read by the [`reader`], which knows the end of its input
+//! and refuses what is not canonical; nothing here indexes. An element that RFC 5280 wants
 //! non-empty (`SIZE (1..MAX)`) and that is empty is refused, not skipped.
 
 mod certificate;
 mod extension;
+pub mod reader;
 
-use ::der::asn1::AnyRef;
-use ::der::{Reader as _, SliceReader, Tag, TagNumber, Tagged as _};
+use self::reader::{Reader, Tag};
 
 pub use self::certificate::{
     CERTIFICATE_LEN_MAX, Certificate, CertificateError, CommonNameError, Part, RENEWAL_ID_LEN_MAX,
@@ -23,37 +23,16 @@ pub use self::certificate::{
 };
 pub use self::extension::{GeneralNames, Purpose};
 
-/// The content of the next element, which must have this tag.
-pub(crate) fn content<'a>(reader: &mut SliceReader<'a>, tag: Tag) -> Option<&'a [u8]> {
-    let element: AnyRef<'a> = reader.decode().ok()?;
-    (element.tag() == tag).then(|| element.value())
-}
-
-/// The next element with its header, which must have this tag.
-pub(crate) fn element<'a>(reader: &mut SliceReader<'a>, tag: Tag) -> Option<&'a [u8]> {
-    (reader.peek_tag().ok()? == tag).then(|| reader.tlv_bytes().ok())?
-}
-
 /// The content of the element with this tag that `bytes` consists of.
 pub(crate) fn only(bytes: &[u8], tag: Tag) -> Option<&[u8]> {
-    let mut reader = SliceReader::new(bytes).ok()?;
-    let content = content(&mut reader, tag)?;
+    let mut reader = Reader::new(bytes);
+    let content = reader.content(tag)?;
     reader.is_finished().then_some(content)
 }
 
 /// The elements inside the element with this tag that `bytes` consists of.
-pub(crate) fn inside(bytes: &[u8], tag: Tag) -> Option<SliceReader<'_>> {
-    SliceReader::new(only(bytes, tag)?).ok()
-}
-
-/// The tag `[number]` of an element that contains others.
-pub(crate) const fn context(number: TagNumber) -> Tag {
-    Tag::ContextSpecific { constructed: true, number }
-}
-
-/// The tag `[number]` of an element that contains octets.
-pub(crate) const fn context_primitive(number: TagNumber) -> Tag {
-    Tag::ContextSpecific { constructed: false, number }
+pub(crate) fn inside(bytes: &[u8], tag: Tag) -> Option<Reader<'_>> {
+    only(bytes, tag).map(Reader::new)
 }
 
 /// DER for tests, of any shape.

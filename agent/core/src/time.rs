@@ -6,13 +6,14 @@
 //! it is. It must never raise the floor from a source that nobody authenticated: a floor set ten
 //! years ahead by a stray NTP answer would make every true time look wrong for ten years.
 
+pub(crate) mod civil;
 pub mod server;
 
 use core::fmt;
-use core::time::Duration;
 
-use der::DateTime;
 use serde::{Deserialize, Serialize};
+
+use self::civil::Civil;
 
 /// A point on the monotonic clock that also counts suspend (`CLOCK_BOOTTIME`), in milliseconds.
 ///
@@ -66,11 +67,8 @@ const WALL_WRITABLE_MAX: Wall = Wall(253_402_300_799);
 /// RFC 3339 §5.6, in UTC: `2026-11-22T00:15:07Z`. Later than the year 9999 reads as its end.
 impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wall = (*self).min(WALL_WRITABLE_MAX);
-        match DateTime::from_unix_duration(Duration::from_secs(wall.0)) {
-            Ok(civil) => civil.fmt(f),
-            Err(_) => write!(f, "{} s after 1970", wall.0),
-        }
+        let Civil { year, month, day, hour, minute, second } = Civil::of(*self);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
 }
 

@@ -53,7 +53,9 @@ fn facts(identity: &Identity, pem: String) -> Facts {
         subject_key_id: key_id(certificate.and_then(|found| found.subject_key_id())),
         uris: texts(certificate.iter().flat_map(Certificate::uris).collect()),
         dns_names: texts(certificate.iter().flat_map(Certificate::dns_names).collect()),
-        signature_algorithm: certificate.map(|found| found.signature_algorithm().to_string()),
+        signature_algorithm: certificate
+            .and_then(|found| found.signature_algorithm())
+            .map(|algorithm| algorithm.to_string()),
         pem,
     }
 }

@@ -1,7 +1,6 @@
 //! Signatures and points as certificates and TLS carry them.
 
-use der::asn1::UintRef;
-use der::{Decode as _, Reader as _, SliceReader, Tag, Tagged as _};
+use fleetcert_core::der::reader::{Reader, Tag};
 use sha2::{Digest as _, Sha256};
 
 use super::{Ecdsa, POINT_LEN, SIGNATURE_LEN};
@@ -29,15 +28,11 @@ pub(crate) fn point(octets: &[u8]) -> Option<[u8; POINT_LEN]> {
 
 /// RFC 3279 §2.2.3: `ECDSA-Sig-Value ::= SEQUENCE { r INTEGER, s INTEGER }`, in DER.
 fn numbers(der: &[u8]) -> Option<[u8; SIGNATURE_LEN]> {
-    let sequence = der::asn1::AnyRef::from_der(der).ok()?;
-    if sequence.tag() != Tag::Sequence {
-        return None;
-    }
-    let mut reader = SliceReader::new(sequence.value()).ok()?;
+    let mut whole = Reader::new(der);
+    let mut reader = whole.enter(Tag::SEQUENCE).filter(|_| whole.is_finished())?;
     let mut numbers = [0; SIGNATURE_LEN];
     for number in numbers.chunks_exact_mut(32) {
-        let octets = reader.decode::<UintRef<'_>>().ok()?;
-        let octets = octets.as_bytes();
+        let octets = reader.unsigned()?;
         let from = 32_usize.checked_sub(octets.len())?;
         number[from..].copy_from_slice(octets);
     }

@@ -114,7 +114,7 @@ const fn answer_code(error: &AnswerError) -> &'static str {
         AnswerError::Certificate(_) => "certificate",
         AnswerError::Cms(_) => "cms",
         AnswerError::MediaType => "media-type",
-        AnswerError::Nonce { .. } => "nonce",
+        AnswerError::Nonce => "nonce",
         AnswerError::Status { .. } => "status",
         AnswerError::Window { .. } => "window",
         AnswerError::Wire(_) => "wire",

@@ -1,9 +1,8 @@
 //! What webpki does not look at in a certificate: key usage, and whether its extensions are a list
 //! as RFC 5280 wants it.
 
-use der::asn1::{AnyRef, BitStringRef, GeneralizedTime, UtcTime};
-use der::{Decode as _, Reader as _, SliceReader, Tag, TagNumber, Tagged as _};
-use fleetcert_core::time::{Validity, Wall};
+use fleetcert_core::der::reader::{Reader, Tag};
+use fleetcert_core::time::Validity;
 use rustls_pki_types::alg_id;
 
 use super::Refusal;
@@ -23,7 +22,7 @@ const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const PKCS_1: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
 
 /// `extensions [3]` (RFC 5280 §4.1).
-const EXTENSIONS: Tag = Tag::ContextSpecific { constructed: true, number: TagNumber::N3 };
+const EXTENSIONS: Tag = Tag::context(3);
 
 /// What a certificate is in its chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,19 +65,19 @@ struct KeyUsage {
 impl<'a> Outline<'a> {
     /// Reads the certificate that `der` is.
     pub(super) fn parse(der: &'a [u8]) -> Option<Self> {
-        let mut outer = all(der, Tag::Sequence)?;
-        let mut fields = SliceReader::new(next(&mut outer, Tag::Sequence)?).ok()?;
-        let algorithm = next(&mut outer, Tag::Sequence)?;
-        any(&mut fields)?; // version; webpki wants it to be there and to be 3
-        any(&mut fields)?; // serialNumber
-        any(&mut fields)?; // signature
-        any(&mut fields)?; // issuer
-        let validity = next(&mut fields, Tag::Sequence)?;
-        any(&mut fields)?; // subject
-        let spki = next(&mut fields, Tag::Sequence)?;
+        let mut outer = all(der, Tag::SEQUENCE)?;
+        let mut fields = outer.enter(Tag::SEQUENCE)?;
+        let algorithm = outer.content(Tag::SEQUENCE)?;
+        fields.element()?; // version; webpki wants it to be there and to be 3
+        fields.element()?; // serialNumber
+        fields.element()?; // signature
+        fields.element()?; // issuer
+        let validity = fields.content(Tag::SEQUENCE)?;
+        fields.element()?; // subject
+        let spki = fields.content(Tag::SEQUENCE)?;
         let extensions = match fields.is_finished() {
             true => None,
-            false => Some(next(&mut fields, EXTENSIONS)?),
+            false => Some(fields.content(EXTENSIONS)?),
         };
         Some(Self { algorithm, validity, spki, extensions })
     }
@@ -107,7 +106,7 @@ impl<'a> Outline<'a> {
         let mut usages = Usages::default();
         let Some(extensions) = self.extensions else { return Ok(usages) };
         let mut kinds = heapless::Vec::<&[u8], EXTENSIONS_MAX>::new();
-        let mut list = all(extensions, Tag::Sequence).ok_or(Refusal::ExtensionsMalformed)?;
+        let mut list = all(extensions, Tag::SEQUENCE).ok_or(Refusal::ExtensionsMalformed)?;
         loop {
             let extension = Extension::read(&mut list).ok_or(Refusal::ExtensionsMalformed)?;
             if kinds.contains(&extension.kind) || kinds.push(extension.kind).is_err() {
@@ -122,42 +121,40 @@ impl<'a> Outline<'a> {
 
     /// RFC 5480 §2: the point, if the key is one on P-256.
     pub(super) fn point(&self) -> Option<[u8; POINT_LEN]> {
-        let mut fields = SliceReader::new(self.spki).ok()?;
-        if next(&mut fields, Tag::Sequence)? != alg_id::ECDSA_P256.as_ref() {
+        let mut fields = Reader::new(self.spki);
+        if fields.content(Tag::SEQUENCE)? != alg_id::ECDSA_P256.as_ref() {
             return None;
         }
-        let key = fields.decode::<BitStringRef<'_>>().ok()?;
-        fields.is_finished().then(|| key.as_bytes()).flatten().and_then(point)
+        let key = fields.octets_of_bits()?;
+        fields.is_finished().then(|| point(key))?
     }
 
     /// Whether RSA has signed it, or its key is one of RSA.
     pub(super) fn is_rsa(&self) -> bool {
         let of = |algorithm: &[u8]| {
-            let kind = SliceReader::new(algorithm).ok();
-            let kind = kind.and_then(|mut fields| next(&mut fields, Tag::ObjectIdentifier));
+            let kind = Reader::new(algorithm).content(Tag::OBJECT_IDENTIFIER);
             kind.is_some_and(|kind| kind.starts_with(PKCS_1))
         };
-        let key = SliceReader::new(self.spki).ok();
-        let key = key.and_then(|mut fields| next(&mut fields, Tag::Sequence));
+        let key = Reader::new(self.spki).content(Tag::SEQUENCE);
         of(self.algorithm) || key.is_some_and(of)
     }
 
     /// RFC 5280 §4.1.2.5.
     pub(super) fn validity(&self) -> Option<Validity> {
-        let mut fields = SliceReader::new(self.validity).ok()?;
-        Some(Validity { not_before: time(&mut fields)?, not_after: time(&mut fields)? })
+        let mut fields = Reader::new(self.validity);
+        Some(Validity { not_before: fields.time()?, not_after: fields.time()? })
     }
 }
 
 impl<'a> Extension<'a> {
     /// RFC 5280 §4.1; whether an unknown one is critical is webpki's to ask.
-    fn read(list: &mut SliceReader<'a>) -> Option<Self> {
-        let mut fields = SliceReader::new(next(list, Tag::Sequence)?).ok()?;
-        let kind = next(&mut fields, Tag::ObjectIdentifier)?;
-        if fields.peek_tag().ok()? == Tag::Boolean {
-            any(&mut fields)?;
+    fn read(list: &mut Reader<'a>) -> Option<Self> {
+        let mut fields = list.enter(Tag::SEQUENCE)?;
+        let kind = fields.content(Tag::OBJECT_IDENTIFIER)?;
+        if fields.peek()? == Tag::BOOLEAN {
+            fields.element()?;
         }
-        let value = next(&mut fields, Tag::OctetString)?;
+        let value = fields.content(Tag::OCTET_STRING)?;
         fields.is_finished().then_some(Self { kind, value })
     }
 }
@@ -178,8 +175,9 @@ impl KeyUsage {
     fn read(value: &[u8]) -> Option<Self> {
         const DIGITAL_SIGNATURE: u8 = 0x80;
         const KEY_CERT_SIGN: u8 = 0x04;
-        let bits = BitStringRef::from_der(value).ok()?;
-        let (first, rest) = bits.raw_bytes().split_first()?;
+        let mut reader = Reader::new(value);
+        let (_, bits) = reader.bits().filter(|_| reader.is_finished())?;
+        let (first, rest) = bits.split_first()?;
         let is_any_set = *first != 0 || rest.iter().any(|octet| *octet != 0);
         is_any_set.then_some(Self {
             is_for_signatures: first & DIGITAL_SIGNATURE != 0,
@@ -188,26 +186,8 @@ impl KeyUsage {
     }
 }
 
-fn any<'a>(reader: &mut SliceReader<'a>) -> Option<AnyRef<'a>> {
-    reader.decode().ok()
-}
-
-/// The content of the next element, which must have this tag.
-fn next<'a>(reader: &mut SliceReader<'a>, tag: Tag) -> Option<&'a [u8]> {
-    let element = any(reader)?;
-    (element.tag() == tag).then(|| element.value())
-}
-
-/// The content of the element with this tag that `der` is.
-fn all(der: &[u8], tag: Tag) -> Option<SliceReader<'_>> {
-    let element = AnyRef::from_der(der).ok()?;
-    (element.tag() == tag).then(|| SliceReader::new(element.value()).ok()).flatten()
-}
-
-fn time(reader: &mut SliceReader<'_>) -> Option<Wall> {
-    let since_1970 = match reader.peek_tag().ok()? {
-        Tag::UtcTime => reader.decode::<UtcTime>().ok()?.to_unix_duration(),
-        _ => reader.decode::<GeneralizedTime>().ok()?.to_unix_duration(),
-    };
-    Some(Wall(since_1970.as_secs()))
+/// The elements inside the element with this tag that `der` is.
+fn all(der: &[u8], tag: Tag) -> Option<Reader<'_>> {
+    let mut reader = Reader::new(der);
+    reader.enter(tag).filter(|_| reader.is_finished())
 }

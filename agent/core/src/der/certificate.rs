@@ -1,16 +1,13 @@
 use core::fmt;
 
-use ::der::asn1::{
-    AnyRef, BitStringRef, GeneralizedTime, ObjectIdentifier, PrintableStringRef, UtcTime,
-    Utf8StringRef,
-};
-use ::der::{Reader as _, SliceReader, Tag, TagNumber, Tagged as _};
+use ::der::asn1::ObjectIdentifier;
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use sha2::{Digest as _, Sha256};
 
 use super::extension::{Extensions, GeneralNames, Purpose};
-use super::{content, context, element, inside};
-use crate::time::{Validity, Wall};
+use super::inside;
+use super::reader::{Element, Reader, Tag};
+use crate::time::Validity;
 use crate::wire::SERIAL_LEN_MAX;
 
 /// Octets of a certificate, at most.
@@ -26,8 +23,8 @@ pub const RENEWAL_ID_LEN_MAX: usize = 71;
 /// The content of the INTEGER that says X.509 version 3 (RFC 5280 §4.1.2.1).
 const VERSION_3: u8 = 2;
 
-/// `id-at-commonName`.
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+/// `id-at-commonName`, 2.5.4.3, content octets.
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
 /// A certificate in a caller's buffer, read but not verified.
 ///
@@ -42,7 +39,7 @@ pub struct Certificate<'a> {
     subject: &'a [u8],
     spki: &'a [u8],
     extensions: Extensions<'a>,
-    algorithm: ObjectIdentifier,
+    algorithm: &'a [u8],
     signature: &'a [u8],
 }
 
@@ -50,12 +47,7 @@ pub struct Certificate<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateError {
     /// Two algorithms are named for one signature (RFC 5280 §4.1.1.2).
-    Algorithm {
-        /// The one in the part that is signed.
-        inner: ObjectIdentifier,
-        /// The one beside the signature.
-        outer: ObjectIdentifier,
-    },
+    Algorithm,
     /// It is longer than [`CERTIFICATE_LEN_MAX`].
     Length {
         /// Its length, octets.
@@ -154,18 +146,18 @@ impl<'a> Certificate<'a> {
         if der.len() > CERTIFICATE_LEN_MAX {
             return Err(CertificateError::Length { found: der.len() });
         }
-        let mut outer = inside(der, Tag::Sequence).ok_or(malformed(Part::Outline))?;
-        let to_be_signed = element(&mut outer, Tag::Sequence).ok_or(malformed(Part::Outline))?;
+        let mut outer = inside(der, Tag::SEQUENCE).ok_or(malformed(Part::Outline))?;
+        let to_be_signed = outer.whole(Tag::SEQUENCE).ok_or(malformed(Part::Outline))?;
         let algorithm = read_algorithm(&mut outer)?;
         let signature = read_signature(&mut outer)?;
         end(&outer, Part::Outline)?;
 
-        let mut fields = inside(to_be_signed, Tag::Sequence).ok_or(malformed(Part::Outline))?;
+        let mut fields = inside(to_be_signed, Tag::SEQUENCE).ok_or(malformed(Part::Outline))?;
         read_version(&mut fields)?;
         let serial = read_serial(&mut fields)?;
         let inner = read_algorithm(&mut fields)?;
         if inner != algorithm {
-            return Err(CertificateError::Algorithm { inner, outer: algorithm });
+            return Err(CertificateError::Algorithm);
         }
         let certificate = Self {
             der,
@@ -224,10 +216,9 @@ impl<'a> Certificate<'a> {
     pub fn common_name(&self) -> Result<&'a str, CommonNameError> {
         let mut found = 0;
         let mut last = None;
-        let mut name = inside(self.subject, Tag::Sequence).ok_or(CommonNameError::Malformed)?;
+        let mut name = inside(self.subject, Tag::SEQUENCE).ok_or(CommonNameError::Malformed)?;
         while !name.is_finished() {
-            let set = element(&mut name, Tag::Set).ok_or(CommonNameError::Malformed)?;
-            let mut attributes = inside(set, Tag::Set).ok_or(CommonNameError::Malformed)?;
+            let mut attributes = name.enter(Tag::SET).ok_or(CommonNameError::Malformed)?;
             while !attributes.is_finished() {
                 let value = read_attribute(&mut attributes).ok_or(CommonNameError::Malformed)?;
                 if let (COMMON_NAME, value) = value {
@@ -261,10 +252,10 @@ impl<'a> Certificate<'a> {
         Sha256::digest(self.spki).into()
     }
 
-    /// The algorithm of the signature.
+    /// The algorithm of the signature, if it is one of those that can be written.
     #[must_use]
-    pub const fn signature_algorithm(&self) -> ObjectIdentifier {
-        self.algorithm
+    pub fn signature_algorithm(&self) -> Option<ObjectIdentifier> {
+        ObjectIdentifier::from_bytes(self.algorithm).ok()
     }
 
     /// The signature, content octets without the count of unused bits.
@@ -353,35 +344,32 @@ const fn malformed(part: Part) -> CertificateError {
     CertificateError::Malformed { part }
 }
 
-fn end(reader: &SliceReader<'_>, part: Part) -> Result<(), CertificateError> {
+fn end(reader: &Reader<'_>, part: Part) -> Result<(), CertificateError> {
     if reader.is_finished() { Ok(()) } else { Err(malformed(part)) }
 }
 
-fn read_raw<'a>(reader: &mut SliceReader<'a>, part: Part) -> Result<&'a [u8], CertificateError> {
-    element(reader, Tag::Sequence).ok_or(malformed(part))
+fn read_raw<'a>(reader: &mut Reader<'a>, part: Part) -> Result<&'a [u8], CertificateError> {
+    reader.whole(Tag::SEQUENCE).ok_or(malformed(part))
 }
 
 /// RFC 5280 §4.1.1.2: an identifier and parameters, which the identifier gives a meaning.
-fn read_algorithm(reader: &mut SliceReader<'_>) -> Result<ObjectIdentifier, CertificateError> {
-    let content = content(reader, Tag::Sequence).ok_or(malformed(Part::Algorithm))?;
-    SliceReader::new(content)
-        .and_then(|mut reader| reader.decode())
-        .map_err(|_| malformed(Part::Algorithm))
+fn read_algorithm<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], CertificateError> {
+    let identifier = reader.enter(Tag::SEQUENCE).and_then(|mut inside| inside.identifier());
+    identifier.ok_or(malformed(Part::Algorithm))
 }
 
 /// RFC 5280 §4.1.1.3.
-fn read_signature<'a>(reader: &mut SliceReader<'a>) -> Result<&'a [u8], CertificateError> {
-    let bits: BitStringRef<'a> = reader.decode().map_err(|_| malformed(Part::Signature))?;
-    bits.as_bytes().ok_or(malformed(Part::Signature))
+fn read_signature<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], CertificateError> {
+    reader.octets_of_bits().ok_or(malformed(Part::Signature))
 }
 
 /// RFC 5280 §4.1.2.1: absent says 1.
-fn read_version(reader: &mut SliceReader<'_>) -> Result<(), CertificateError> {
-    if reader.peek_tag() != Ok(context(TagNumber::N0)) {
+fn read_version(reader: &mut Reader<'_>) -> Result<(), CertificateError> {
+    const EXPLICIT: Tag = Tag::context(0);
+    if reader.peek() != Some(EXPLICIT) {
         return Err(CertificateError::Version { found: 1 });
     }
-    let number = content(reader, context(TagNumber::N0))
-        .and_then(|explicit| super::only(explicit, Tag::Integer));
+    let number = reader.content(EXPLICIT).and_then(|inside| super::only(inside, Tag::INTEGER));
     match number {
         Some([VERSION_3]) => Ok(()),
         Some([other]) => Err(CertificateError::Version { found: u16::from(*other) + 1 }),
@@ -390,8 +378,8 @@ fn read_version(reader: &mut SliceReader<'_>) -> Result<(), CertificateError> {
 }
 
 /// RFC 5280 §4.1.2.2. A negative number or zero is a name like any other.
-fn read_serial<'a>(reader: &mut SliceReader<'a>) -> Result<&'a [u8], CertificateError> {
-    let serial = content(reader, Tag::Integer).ok_or(malformed(Part::Serial))?;
+fn read_serial<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], CertificateError> {
+    let serial = reader.content(Tag::INTEGER).ok_or(malformed(Part::Serial))?;
     match serial {
         [] | [0x00, 0x00..=0x7f, ..] | [0xff, 0x80..=0xff, ..] => Err(malformed(Part::Serial)),
         _ if serial.len() > SERIAL_LEN_MAX => Err(CertificateError::Serial { found: serial.len() }),
@@ -400,60 +388,54 @@ fn read_serial<'a>(reader: &mut SliceReader<'a>) -> Result<&'a [u8], Certificate
 }
 
 /// RFC 5280 §4.1.2.5.
-fn read_validity(reader: &mut SliceReader<'_>) -> Result<Validity, CertificateError> {
+fn read_validity(reader: &mut Reader<'_>) -> Result<Validity, CertificateError> {
     let bad = malformed(Part::Validity);
-    let content = content(reader, Tag::Sequence).ok_or(bad)?;
-    let mut times = SliceReader::new(content).map_err(|_| bad)?;
-    let not_before = read_time(&mut times).ok_or(bad)?;
-    let not_after = read_time(&mut times).ok_or(bad)?;
+    let mut times = reader.enter(Tag::SEQUENCE).ok_or(bad)?;
+    let not_before = times.time().ok_or(bad)?;
+    let not_after = times.time().ok_or(bad)?;
     end(&times, Part::Validity)?;
     Ok(Validity { not_before, not_after })
 }
 
-/// RFC 5280 §4.1.2.5.1 and §4.1.2.5.2; from 1970 on.
-fn read_time(reader: &mut SliceReader<'_>) -> Option<Wall> {
-    let since_1970 = match reader.peek_tag().ok()? {
-        Tag::UtcTime => reader.decode::<UtcTime>().ok()?.to_unix_duration(),
-        _ => reader.decode::<GeneralizedTime>().ok()?.to_unix_duration(),
-    };
-    Some(Wall(since_1970.as_secs()))
-}
-
 /// RFC 5280 §4.1.2.9: `[3] EXPLICIT`, and not empty.
-fn read_extensions<'a>(reader: &mut SliceReader<'a>) -> Result<Extensions<'a>, CertificateError> {
+fn read_extensions<'a>(reader: &mut Reader<'a>) -> Result<Extensions<'a>, CertificateError> {
     if reader.is_finished() {
         return Ok(Extensions::default());
     }
     let bad = malformed(Part::Extensions);
-    let explicit = content(reader, context(TagNumber::N3)).ok_or(bad)?;
-    let list = inside(explicit, Tag::Sequence).ok_or(bad)?;
+    let explicit = reader.content(Tag::context(3)).ok_or(bad)?;
+    let list = inside(explicit, Tag::SEQUENCE).ok_or(bad)?;
     Extensions::parse(list).map_err(malformed)
 }
 
-/// RFC 5280 §4.1.2.4, `AttributeTypeAndValue`: the type, and the value with its header.
-fn read_attribute<'a>(reader: &mut SliceReader<'a>) -> Option<(ObjectIdentifier, &'a [u8])> {
-    let mut pair = SliceReader::new(content(reader, Tag::Sequence)?).ok()?;
-    let kind = pair.decode().ok()?;
-    let value = pair.tlv_bytes().ok()?;
+/// RFC 5280 §4.1.2.4, `AttributeTypeAndValue`: the type, and the value.
+fn read_attribute<'a>(reader: &mut Reader<'a>) -> Option<(&'a [u8], Element<'a>)> {
+    let mut pair = reader.enter(Tag::SEQUENCE)?;
+    let kind = pair.identifier()?;
+    let value = pair.element()?;
     pair.is_finished().then_some((kind, value))
 }
 
 /// RFC 5280 §4.1.2.4, `DirectoryString`, of the two kinds that a CA may still issue.
-fn directory_text(value: &[u8]) -> Option<&str> {
-    let value = AnyRef::try_from(value).ok()?;
-    let text = match value.tag() {
-        Tag::Utf8String => value.decode_as::<Utf8StringRef<'_>>().ok()?.as_bytes(),
-        _ => value.decode_as::<PrintableStringRef<'_>>().ok()?.as_bytes(),
+fn directory_text(value: Element<'_>) -> Option<&str> {
+    let is_text = match value.tag {
+        Tag::UTF8_STRING => true,
+        Tag::PRINTABLE_STRING => value.content.iter().all(|octet| is_printable(*octet)),
+        _ => false,
     };
-    core::str::from_utf8(text).ok()
+    is_text.then(|| core::str::from_utf8(value.content).ok())?
+}
+
+/// X.680 §41.4.
+const fn is_printable(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric()
+        || matches!(octet, b' ' | b'\'' | b'(' | b')' | b'+'..=b'/' | b':' | b'=' | b'?')
 }
 
 impl fmt::Display for CertificateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Algorithm { inner, outer } => {
-                write!(f, "certificate says {inner} inside and {outer} outside of its signature")
-            }
+            Self::Algorithm => f.write_str("certificate names two algorithms for its signature"),
             Self::Length { found } => {
                 write!(f, "certificate has {found} octets, at most {CERTIFICATE_LEN_MAX} may be")
             }

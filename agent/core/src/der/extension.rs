@@ -1,22 +1,22 @@
-use ::der::asn1::ObjectIdentifier;
-use ::der::{Reader as _, SliceReader, Tag, TagNumber};
-
 use super::certificate::Part;
-use super::{content, context_primitive, inside, only};
+use super::reader::{Reader, Tag};
+use super::{inside, only};
 
-const AUTHORITY_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
-const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
-const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
-const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
-const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
-const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
-const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
+// Identifiers, content octets (RFC 5280 §4.2.1).
+
+const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 0x23];
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+const SERVER_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 0x0e];
 
 /// `dNSName`, `[2] IMPLICIT IA5String`.
-const DNS_NAME: Tag = context_primitive(TagNumber::N2);
+const DNS_NAME: Tag = Tag::context_primitive(2);
 
 /// `uniformResourceIdentifier`, `[6] IMPLICIT IA5String`.
-const URI: Tag = context_primitive(TagNumber::N6);
+const URI: Tag = Tag::context_primitive(6);
 
 /// What a key may be used for in TLS (RFC 5280 §4.2.1.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(super) struct Extensions<'a> {
 
 impl<'a> Extensions<'a> {
     /// Reads a list of extensions; an `Err` is the part that is wrong.
-    pub(super) fn parse(mut list: SliceReader<'a>) -> Result<Self, Part> {
+    pub(super) fn parse(mut list: Reader<'a>) -> Result<Self, Part> {
         let mut extensions = Self::default();
         loop {
             let (kind, value) = read_extension(&mut list).ok_or(Part::Extensions)?;
@@ -51,7 +51,7 @@ impl<'a> Extensions<'a> {
         }
     }
 
-    fn take(&mut self, kind: ObjectIdentifier, value: &'a [u8]) -> Result<(), Part> {
+    fn take(&mut self, kind: &[u8], value: &'a [u8]) -> Result<(), Part> {
         match kind {
             AUTHORITY_KEY_ID => {
                 if core::mem::replace(&mut self.has_authority_key_id, true) {
@@ -70,7 +70,7 @@ impl<'a> Extensions<'a> {
                 put(&mut self.alternative_names, read_names(value).ok_or(Part::SubjectAltName)?)
             }
             SUBJECT_KEY_ID => {
-                let key_id = only(value, Tag::OctetString).ok_or(Part::SubjectKeyId)?;
+                let key_id = only(value, Tag::OCTET_STRING).ok_or(Part::SubjectKeyId)?;
                 put(&mut self.subject_key_id, key_id)
             }
             _ => Ok(()),
@@ -82,10 +82,8 @@ impl<'a> Extensions<'a> {
             Purpose::ClientAuth => CLIENT_AUTH,
             Purpose::ServerAuth => SERVER_AUTH,
         };
-        let Ok(mut list) = SliceReader::new(self.purposes.unwrap_or_default()) else {
-            return false;
-        };
-        core::iter::from_fn(|| list.decode().ok()).any(|found: ObjectIdentifier| found == wanted)
+        let mut list = Reader::new(self.purposes.unwrap_or_default());
+        core::iter::from_fn(|| list.identifier()).any(|found| found == wanted)
     }
 }
 
@@ -99,42 +97,42 @@ fn put<T>(slot: &mut Option<T>, value: T) -> Result<(), Part> {
 
 /// RFC 5280 §4.1: the identifier and the content of `extnValue`. Whether it is critical is asked
 /// by those who validate paths.
-fn read_extension<'a>(list: &mut SliceReader<'a>) -> Option<(ObjectIdentifier, &'a [u8])> {
-    let mut fields = SliceReader::new(content(list, Tag::Sequence)?).ok()?;
-    let kind = fields.decode().ok()?;
-    if fields.peek_tag().ok()? == Tag::Boolean {
-        fields.decode::<bool>().ok()?;
+fn read_extension<'a>(list: &mut Reader<'a>) -> Option<(&'a [u8], &'a [u8])> {
+    let mut fields = list.enter(Tag::SEQUENCE)?;
+    let kind = fields.identifier()?;
+    if fields.peek()? == Tag::BOOLEAN {
+        fields.boolean()?;
     }
-    let value = content(&mut fields, Tag::OctetString)?;
+    let value = fields.content(Tag::OCTET_STRING)?;
     fields.is_finished().then_some((kind, value))
 }
 
 /// RFC 5280 §4.2.1.1: `keyIdentifier`, `[0] IMPLICIT OCTET STRING`, which may be absent; issuer
 /// and serial number may follow.
 fn read_authority_key_id(value: &[u8]) -> Option<Option<&[u8]>> {
-    const KEY_IDENTIFIER: Tag = context_primitive(TagNumber::N0);
-    let mut fields = inside(value, Tag::Sequence)?;
-    if fields.is_finished() || fields.peek_tag().ok()? != KEY_IDENTIFIER {
+    const KEY_IDENTIFIER: Tag = Tag::context_primitive(0);
+    let mut fields = inside(value, Tag::SEQUENCE)?;
+    if fields.is_finished() || fields.peek()? != KEY_IDENTIFIER {
         return Some(None);
     }
-    content(&mut fields, KEY_IDENTIFIER).map(Some)
+    fields.content(KEY_IDENTIFIER).map(Some)
 }
 
 /// RFC 5280 §4.2.1.9: `cA BOOLEAN DEFAULT FALSE`; a path length may follow.
 fn read_authority(value: &[u8]) -> Option<bool> {
-    let mut fields = inside(value, Tag::Sequence)?;
-    if fields.is_finished() || fields.peek_tag().ok()? != Tag::Boolean {
+    let mut fields = inside(value, Tag::SEQUENCE)?;
+    if fields.is_finished() || fields.peek()? != Tag::BOOLEAN {
         return Some(false);
     }
-    fields.decode().ok()
+    fields.boolean()
 }
 
 /// RFC 5280 §4.2.1.12: at least one identifier.
 fn read_purposes(value: &[u8]) -> Option<&[u8]> {
-    let list = only(value, Tag::Sequence)?;
-    let mut purposes = SliceReader::new(list).ok()?;
+    let list = only(value, Tag::SEQUENCE)?;
+    let mut purposes = Reader::new(list);
     loop {
-        purposes.decode::<ObjectIdentifier>().ok()?;
+        purposes.identifier()?;
         if purposes.is_finished() {
             return Some(list);
         }
@@ -143,12 +141,11 @@ fn read_purposes(value: &[u8]) -> Option<&[u8]> {
 
 /// RFC 5280 §4.2.1.6: at least one name; those that we read are ASCII.
 fn read_names(value: &[u8]) -> Option<&[u8]> {
-    let list = only(value, Tag::Sequence)?;
-    let mut names = SliceReader::new(list).ok()?;
+    let list = only(value, Tag::SEQUENCE)?;
+    let mut names = Reader::new(list);
     loop {
-        let tag = names.peek_tag().ok()?;
-        let name = content(&mut names, tag)?;
-        if matches!(tag, DNS_NAME | URI) && !name.is_ascii() {
+        let name = names.element()?;
+        if matches!(name.tag, DNS_NAME | URI) && !name.content.is_ascii() {
             return None;
         }
         if names.is_finished() {
@@ -160,17 +157,17 @@ fn read_names(value: &[u8]) -> Option<&[u8]> {
 /// The subject's alternative names of one kind, in the order of the certificate.
 #[derive(Clone, Debug)]
 pub struct GeneralNames<'a> {
-    rest: Option<SliceReader<'a>>,
+    rest: Option<Reader<'a>>,
     kind: Tag,
 }
 
 impl<'a> GeneralNames<'a> {
     pub(super) fn dns_names(list: Option<&'a [u8]>) -> Self {
-        Self { rest: list.and_then(|list| SliceReader::new(list).ok()), kind: DNS_NAME }
+        Self { rest: list.map(Reader::new), kind: DNS_NAME }
     }
 
     pub(super) fn uris(list: Option<&'a [u8]>) -> Self {
-        Self { rest: list.and_then(|list| SliceReader::new(list).ok()), kind: URI }
+        Self { rest: list.map(Reader::new), kind: URI }
     }
 }
 
@@ -180,10 +177,9 @@ impl<'a> Iterator for GeneralNames<'a> {
     fn next(&mut self) -> Option<&'a str> {
         let rest = self.rest.as_mut()?;
         loop {
-            let tag = rest.peek_tag().ok()?;
-            let name = content(rest, tag)?;
-            if tag == self.kind {
-                return core::str::from_utf8(name).ok();
+            let name = rest.element()?;
+            if name.tag == self.kind {
+                return core::str::from_utf8(name.content).ok();
             }
         }
     }

@@ -86,12 +86,7 @@ pub enum AnswerError {
     /// The answer is of another media type than [`MEDIA_TYPE`].
     MediaType,
     /// The answer is to another question.
-    Nonce {
-        /// The nonce in the answer.
-        found: [u8; NONCE_LEN],
-        /// The nonce of the question.
-        expected: [u8; NONCE_LEN],
-    },
+    Nonce,
     /// A status that answers nothing here: a redirection, which is never followed, or a success
     /// of another kind.
     Status {
@@ -156,7 +151,7 @@ pub fn read_whoami<'b>(
         check_media_type(head)?;
         let message = WhoAmI::parse(body).map_err(AnswerError::Wire)?;
         let (found, expected) = (message.nonce, *nonce);
-        if found == expected { Ok(message) } else { Err(AnswerError::Nonce { found, expected }) }
+        if found == expected { Ok(message) } else { Err(AnswerError::Nonce) }
     });
     let told = match &answer {
         Ok(Answer::Done(message)) => Some(message.server_time),
@@ -257,7 +252,7 @@ impl fmt::Display for AnswerError {
             Self::Certificate(error) => write!(f, "answer: {error}"),
             Self::Cms(error) => write!(f, "answer: {error}"),
             Self::MediaType => write!(f, "answer is not of the media type {MEDIA_TYPE}"),
-            Self::Nonce { .. } => f.write_str("answer returns another nonce than was sent"),
+            Self::Nonce => f.write_str("answer returns another nonce than was sent"),
             Self::Status { found } => write!(f, "status {found} is no answer to this question"),
             Self::Window { start, end } => {
                 write!(f, "renewal window begins at {} and ends at {}", start.0, end.0)

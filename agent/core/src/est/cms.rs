@@ -5,20 +5,18 @@
 
 use core::fmt;
 
-use ::der::asn1::ObjectIdentifier;
-use ::der::{Reader as _, SliceReader, Tag, TagNumber};
-
 use crate::der;
+use crate::der::reader::{Reader, Tag};
 
 /// Certificates in one message, at most: a root, an issuing authority, and during a rollover the
 /// new ones and those that link them (RFC 4210 §4.4), of two trees, with room to spare.
 pub const CERTIFICATES_MAX: usize = 16;
 
-/// `id-signedData` (RFC 5652 §5.1).
-const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
+/// `id-signedData`, content octets (RFC 5652 §5.1).
+const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
 
-/// `id-data` (RFC 5652 §4).
-const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
+/// `id-data`, content octets (RFC 5652 §4).
+const DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
 
 /// The version of a message with X.509 certificates and `id-data` (RFC 5652 §5.1).
 const VERSION: &[u8] = &[1];
@@ -26,7 +24,7 @@ const VERSION: &[u8] = &[1];
 /// The certificates of a message, each DER with its header, in the order of the message.
 #[derive(Clone, Debug)]
 pub struct CertificateBag<'a> {
-    rest: Option<SliceReader<'a>>,
+    rest: Option<Reader<'a>>,
     len: usize,
 }
 
@@ -54,8 +52,8 @@ impl<'a> CertificateBag<'a> {
     /// is in the certificates is not looked at.
     pub fn parse(message: &'a [u8]) -> Result<Self, CmsError> {
         let signed_data = read_content_info(message).ok_or(CmsError::Malformed)?;
-        let mut fields = der::inside(signed_data, Tag::Sequence).ok_or(CmsError::Malformed)?;
-        let version = der::content(&mut fields, Tag::Integer).ok_or(CmsError::Malformed)?;
+        let mut fields = der::inside(signed_data, Tag::SEQUENCE).ok_or(CmsError::Malformed)?;
+        let version = fields.content(Tag::INTEGER).ok_or(CmsError::Malformed)?;
         if version != VERSION {
             return Err(CmsError::Malformed);
         }
@@ -98,7 +96,7 @@ impl<'a> Iterator for CertificateBag<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let certificate = der::element(self.rest.as_mut()?, Tag::Sequence)?;
+        let certificate = self.rest.as_mut()?.whole(Tag::SEQUENCE)?;
         self.len -= 1;
         Some(certificate)
     }
@@ -112,15 +110,15 @@ impl ExactSizeIterator for CertificateBag<'_> {}
 
 /// RFC 5652 §3: the content of `[0] EXPLICIT`, DER with its header.
 fn read_content_info(message: &[u8]) -> Option<&[u8]> {
-    let mut fields = der::inside(message, Tag::Sequence)?;
-    let kind: ObjectIdentifier = fields.decode().ok()?;
-    let content = der::content(&mut fields, der::context(TagNumber::N0))?;
+    let mut fields = der::inside(message, Tag::SEQUENCE)?;
+    let kind = fields.identifier()?;
+    let content = fields.content(Tag::context(0))?;
     (kind == SIGNED_DATA && fields.is_finished()).then_some(content)
 }
 
 /// `digestAlgorithms` and `signerInfos`: nobody signs, so both are empty.
-fn read_empty_set(fields: &mut SliceReader<'_>) -> Result<(), CmsError> {
-    match der::content(fields, Tag::Set) {
+fn read_empty_set(fields: &mut Reader<'_>) -> Result<(), CmsError> {
+    match fields.content(Tag::SET) {
         Some([]) => Ok(()),
         Some(_) => Err(CmsError::NotCertsOnly),
         None => Err(CmsError::Malformed),
@@ -128,24 +126,22 @@ fn read_empty_set(fields: &mut SliceReader<'_>) -> Result<(), CmsError> {
 }
 
 /// RFC 5652 §5.2, `encapContentInfo`: of type `id-data`, and absent.
-fn read_absent_content(fields: &mut SliceReader<'_>) -> Result<(), CmsError> {
-    let content = der::content(fields, Tag::Sequence).ok_or(CmsError::Malformed)?;
-    let mut content = SliceReader::new(content).map_err(|_| CmsError::Malformed)?;
-    let kind: ObjectIdentifier = content.decode().map_err(|_| CmsError::Malformed)?;
+fn read_absent_content(fields: &mut Reader<'_>) -> Result<(), CmsError> {
+    let mut content = fields.enter(Tag::SEQUENCE).ok_or(CmsError::Malformed)?;
+    let kind = content.identifier().ok_or(CmsError::Malformed)?;
     if kind == DATA && content.is_finished() { Ok(()) } else { Err(CmsError::NotCertsOnly) }
 }
 
 /// `certificates [0] IMPLICIT CertificateSet OPTIONAL`, of the choice `certificate` only.
-fn read_certificates<'a>(fields: &mut SliceReader<'a>) -> Result<CertificateBag<'a>, CmsError> {
-    if fields.peek_tag() != Ok(der::context(TagNumber::N0)) {
+fn read_certificates<'a>(fields: &mut Reader<'a>) -> Result<CertificateBag<'a>, CmsError> {
+    if fields.peek() != Some(Tag::context(0)) {
         return Ok(CertificateBag { rest: None, len: 0 });
     }
-    let content = der::content(fields, der::context(TagNumber::N0)).ok_or(CmsError::Malformed)?;
-    let rest = SliceReader::new(content).map_err(|_| CmsError::Malformed)?;
-    let mut counted = rest.clone();
+    let rest = fields.enter(Tag::context(0)).ok_or(CmsError::Malformed)?;
+    let mut counted = rest;
     let mut found = 0;
     while !counted.is_finished() {
-        der::element(&mut counted, Tag::Sequence).ok_or(CmsError::Malformed)?;
+        counted.whole(Tag::SEQUENCE).ok_or(CmsError::Malformed)?;
         found += 1;
     }
     if found > CERTIFICATES_MAX {
@@ -155,9 +151,9 @@ fn read_certificates<'a>(fields: &mut SliceReader<'a>) -> Result<CertificateBag<
 }
 
 /// `crls [1] IMPLICIT RevocationInfoChoices OPTIONAL`: allowed, and of no use here.
-fn skip_crls(fields: &mut SliceReader<'_>) -> Result<(), CmsError> {
-    if fields.peek_tag() == Ok(der::context(TagNumber::N1)) {
-        der::content(fields, der::context(TagNumber::N1)).ok_or(CmsError::Malformed)?;
+fn skip_crls(fields: &mut Reader<'_>) -> Result<(), CmsError> {
+    if fields.peek() == Some(Tag::context(1)) {
+        fields.content(Tag::context(1)).ok_or(CmsError::Malformed)?;
     }
     Ok(())
 }

@@ -13,9 +13,10 @@
 use core::fmt;
 
 use ::der::Writer as _;
-use ::der::{Encode as _, Header, Length, Reader as _, SliceReader, SliceWriter, Tag, TagNumber};
+use ::der::{Encode as _, Header, Length, SliceWriter, Tag, TagNumber};
 
 use crate::der;
+use crate::der::reader::{self, Reader};
 use crate::device_id::DeviceId;
 
 /// Octets of an uncompressed P-256 point: `04 ‖ x ‖ y` (SEC 1 §2.3.3).
@@ -53,7 +54,7 @@ const COMMON_NAME: [u8; 5] = [0x06, 0x03, 0x55, 0x04, 0x03];
 const UNCOMPRESSED: u8 = 0x04;
 
 /// The attributes of a request, `[0] IMPLICIT SET OF Attribute` (RFC 2986 §4.1).
-const ATTRIBUTES: Tag = der::context(TagNumber::N0);
+const ATTRIBUTES: Tag = Tag::ContextSpecific { constructed: true, number: TagNumber::N0 };
 
 /// Why a request cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,9 +122,9 @@ impl P256Signature {
     }
 
     fn read(der: &[u8]) -> Option<Self> {
-        let mut parts = der::inside(der, Tag::Sequence)?;
-        let r = der::content(&mut parts, Tag::Integer)?;
-        let s = der::content(&mut parts, Tag::Integer)?;
+        let mut parts = der::inside(der, reader::Tag::SEQUENCE)?;
+        let r = parts.content(reader::Tag::INTEGER)?;
+        let s = parts.content(reader::Tag::INTEGER)?;
         Self::from_parts(r, s).ok()
     }
 
@@ -204,7 +205,7 @@ impl<'b> UnsignedRequest<'b> {
         attributes: &[u8],
         buffer: &'b mut [u8],
     ) -> Result<Self, CsrError> {
-        der::only(spki, Tag::Sequence).ok_or(CsrError::PublicKey)?;
+        der::only(spki, reader::Tag::SEQUENCE).ok_or(CsrError::PublicKey)?;
         check_attributes(attributes)?;
         let name = Name::of(device_id);
         let content = VERSION.len() + name.len() + spki.len() + framed(attributes.len());
@@ -261,10 +262,10 @@ impl<'b> UnsignedRequest<'b> {
 
 /// X.690 §11.6: the elements of a SET OF stand in ascending order of their encodings.
 fn check_attributes(attributes: &[u8]) -> Result<(), CsrError> {
-    let mut reader = SliceReader::new(attributes).map_err(|_| CsrError::Attributes)?;
+    let mut reader = Reader::new(attributes);
     let mut previous: &[u8] = &[];
     while !reader.is_finished() {
-        let attribute = der::element(&mut reader, Tag::Sequence).ok_or(CsrError::Attributes)?;
+        let attribute = reader.whole(reader::Tag::SEQUENCE).ok_or(CsrError::Attributes)?;
         if attribute <= previous {
             return Err(CsrError::Attributes);
         }

@@ -1,6 +1,5 @@
-use ::der::DateTime;
-
 use crate::time::Wall;
+use crate::time::civil::Civil;
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
@@ -74,13 +73,11 @@ fn asctime_date(cursor: &mut Cursor<'_>) -> Option<Wall> {
 }
 
 /// A time of day: hour, minute, second.
-struct Time(u8, u8, u8);
+struct Time(u16, u16, u16);
 
-fn wall(year: u16, month: u8, day: u16, time: Time) -> Option<Wall> {
+fn wall(year: u16, month: u16, day: u16, time: Time) -> Option<Wall> {
     let Time(hour, minute, second) = time;
-    let day = u8::try_from(day).ok()?;
-    let date = DateTime::new(year, month, day, hour, minute, second).ok()?;
-    Some(Wall(date.unix_duration().as_secs()))
+    Civil { year, month, day, hour, minute, second }.wall()
 }
 
 struct Cursor<'a>(&'a str);
@@ -101,10 +98,10 @@ impl<'a> Cursor<'a> {
         names.iter().find_map(|name| self.literal(name))
     }
 
-    fn month(&mut self) -> Option<u8> {
+    fn month(&mut self) -> Option<u16> {
         let name = self.take(3)?;
         let index = MONTHS.iter().position(|month| *month == name)?;
-        u8::try_from(index + 1).ok()
+        u16::try_from(index + 1).ok()
     }
 
     fn number(&mut self, digits: usize) -> Option<u16> {
@@ -113,11 +110,11 @@ impl<'a> Cursor<'a> {
     }
 
     fn time(&mut self) -> Option<Time> {
-        let hour = u8::try_from(self.number(2)?).ok()?;
+        let hour = self.number(2)?;
         self.literal(":")?;
-        let minute = u8::try_from(self.number(2)?).ok()?;
+        let minute = self.number(2)?;
         self.literal(":")?;
-        let second = u8::try_from(self.number(2)?).ok()?;
+        let second = self.number(2)?;
         let second = if second == 60 { 59 } else { second };
         Some(Time(hour, minute, second))
     }

@@ -139,7 +139,10 @@ fn every_length_of_a_request_is_framed_in_its_shortest_form() {
         let request = UnsignedRequest::new(&id("a"), &spki(), &attribute, &mut buffer).unwrap();
         let signature = signed(&request);
         let csr = request.finish(&signature).unwrap();
-        assert!(crate::der::only(csr, ::der::Tag::Sequence).is_some(), "attribute of {len}");
+        assert!(
+            crate::der::only(csr, crate::der::reader::Tag::SEQUENCE).is_some(),
+            "attribute of {len}"
+        );
     }
 }
 
