@@ -14,6 +14,7 @@
 mod certificate;
 mod extension;
 pub mod reader;
+mod writer;
 
 use self::reader::{Reader, Tag};
 
@@ -22,6 +23,7 @@ pub use self::certificate::{
     RenewalIdError, renewal_id,
 };
 pub use self::extension::{GeneralNames, Purpose};
+pub(crate) use self::writer::{Full, Writer, framed};
 
 /// The content of the element with this tag that `bytes` consists of.
 pub(crate) fn only(bytes: &[u8], tag: Tag) -> Option<&[u8]> {

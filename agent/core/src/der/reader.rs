@@ -95,6 +95,11 @@ impl Tag {
         Self(0x80 | number)
     }
 
+    /// The octet.
+    pub(super) const fn octet(self) -> u8 {
+        self.0
+    }
+
     const fn is_known(self) -> bool {
         match self.0 {
             octet if octet & NUMBER == NUMBER => false,

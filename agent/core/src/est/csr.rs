@@ -12,11 +12,8 @@
 
 use core::fmt;
 
-use ::der::Writer as _;
-use ::der::{Encode as _, Header, Length, SliceWriter, Tag, TagNumber};
-
-use crate::der;
-use crate::der::reader::{self, Reader};
+use crate::der::reader::{Reader, Tag};
+use crate::der::{self, Full, Writer, framed};
 use crate::device_id::DeviceId;
 
 /// Octets of an uncompressed P-256 point: `04 ‖ x ‖ y` (SEC 1 §2.3.3).
@@ -54,7 +51,7 @@ const COMMON_NAME: [u8; 5] = [0x06, 0x03, 0x55, 0x04, 0x03];
 const UNCOMPRESSED: u8 = 0x04;
 
 /// The attributes of a request, `[0] IMPLICIT SET OF Attribute` (RFC 2986 §4.1).
-const ATTRIBUTES: Tag = Tag::ContextSpecific { constructed: true, number: TagNumber::N0 };
+const ATTRIBUTES: Tag = Tag::context(0);
 
 /// Why a request cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,9 +119,9 @@ impl P256Signature {
     }
 
     fn read(der: &[u8]) -> Option<Self> {
-        let mut parts = der::inside(der, reader::Tag::SEQUENCE)?;
-        let r = parts.content(reader::Tag::INTEGER)?;
-        let s = parts.content(reader::Tag::INTEGER)?;
+        let mut parts = der::inside(der, Tag::SEQUENCE)?;
+        let r = parts.content(Tag::INTEGER)?;
+        let s = parts.content(Tag::INTEGER)?;
         Self::from_parts(r, s).ok()
     }
 
@@ -148,7 +145,7 @@ impl P256Signature {
         let mut der = [0; P256_SIGNATURE_LEN_MAX];
         let content = 2 + r.content_len() + 2 + s.content_len();
         let len = write(&mut der, |writer| {
-            open(writer, Tag::Sequence, content)?;
+            writer.open(Tag::SEQUENCE, content)?;
             r.write(writer)?;
             s.write(writer)
         })
@@ -183,8 +180,8 @@ impl<'a> Unsigned<'a> {
         self.0.len() + usize::from(self.needs_zero())
     }
 
-    fn write(&self, writer: &mut SliceWriter<'_>) -> ::der::Result<()> {
-        open(writer, Tag::Integer, self.content_len())?;
+    fn write(&self, writer: &mut Writer<'_>) -> Result<(), Full> {
+        writer.open(Tag::INTEGER, self.content_len())?;
         if self.needs_zero() {
             writer.write(&[0])?;
         }
@@ -205,7 +202,7 @@ impl<'b> UnsignedRequest<'b> {
         attributes: &[u8],
         buffer: &'b mut [u8],
     ) -> Result<Self, CsrError> {
-        der::only(spki, reader::Tag::SEQUENCE).ok_or(CsrError::PublicKey)?;
+        der::only(spki, Tag::SEQUENCE).ok_or(CsrError::PublicKey)?;
         check_attributes(attributes)?;
         let name = Name::of(device_id);
         let content = VERSION.len() + name.len() + spki.len() + framed(attributes.len());
@@ -215,11 +212,11 @@ impl<'b> UnsignedRequest<'b> {
             return Err(too_small);
         }
         let len = write(buffer, |writer| {
-            open(writer, Tag::Sequence, content)?;
+            writer.open(Tag::SEQUENCE, content)?;
             writer.write(&VERSION)?;
             name.write(writer)?;
             writer.write(spki)?;
-            open(writer, ATTRIBUTES, attributes.len())?;
+            writer.open(ATTRIBUTES, attributes.len())?;
             writer.write(attributes)
         })
         .map_err(|_| too_small)?;
@@ -248,10 +245,10 @@ impl<'b> UnsignedRequest<'b> {
         let head = needed - content;
         request.copy_within(..info, head);
         let (front, back) = request.split_at_mut_checked(head + info).ok_or(too_small)?;
-        write(front, |writer| open(writer, Tag::Sequence, content)).map_err(|_| too_small)?;
+        write(front, |writer| writer.open(Tag::SEQUENCE, content)).map_err(|_| too_small)?;
         write(back, |writer| {
             writer.write(&ECDSA_WITH_SHA256)?;
-            open(writer, Tag::BitString, bits)?;
+            writer.open(Tag::BIT_STRING, bits)?;
             writer.write(&[0])?;
             writer.write(signature.as_der())
         })
@@ -265,7 +262,7 @@ fn check_attributes(attributes: &[u8]) -> Result<(), CsrError> {
     let mut reader = Reader::new(attributes);
     let mut previous: &[u8] = &[];
     while !reader.is_finished() {
-        let attribute = reader.whole(reader::Tag::SEQUENCE).ok_or(CsrError::Attributes)?;
+        let attribute = reader.whole(Tag::SEQUENCE).ok_or(CsrError::Attributes)?;
         if attribute <= previous {
             return Err(CsrError::Attributes);
         }
@@ -290,39 +287,24 @@ impl<'a> Name<'a> {
         framed(framed(framed(self.attribute_len())))
     }
 
-    fn write(&self, writer: &mut SliceWriter<'_>) -> ::der::Result<()> {
+    fn write(&self, writer: &mut Writer<'_>) -> Result<(), Full> {
         let attribute = self.attribute_len();
-        open(writer, Tag::Sequence, framed(framed(attribute)))?;
-        open(writer, Tag::Set, framed(attribute))?;
-        open(writer, Tag::Sequence, attribute)?;
+        writer.open(Tag::SEQUENCE, framed(framed(attribute)))?;
+        writer.open(Tag::SET, framed(attribute))?;
+        writer.open(Tag::SEQUENCE, attribute)?;
         writer.write(&COMMON_NAME)?;
-        open(writer, Tag::Utf8String, self.0.len())?;
+        writer.open(Tag::UTF8_STRING, self.0.len())?;
         writer.write(self.0)
     }
 }
 
-/// Octets of `content` octets with their header (X.690 §8.1.3).
-const fn framed(content: usize) -> usize {
-    let header = match content {
-        0..=0x7f => 2,
-        0x80..=0xff => 3,
-        0x100..=0xffff => 4,
-        _ => 5,
-    };
-    header + content
-}
-
-fn open(writer: &mut SliceWriter<'_>, tag: Tag, content: usize) -> ::der::Result<()> {
-    Header::new(tag, Length::try_from(content)?)?.encode(writer)
-}
-
 fn write(
     out: &mut [u8],
-    fill: impl FnOnce(&mut SliceWriter<'_>) -> ::der::Result<()>,
-) -> ::der::Result<usize> {
-    let mut writer = SliceWriter::new(out);
+    fill: impl FnOnce(&mut Writer<'_>) -> Result<(), Full>,
+) -> Result<usize, Full> {
+    let mut writer = Writer::new(out);
     fill(&mut writer)?;
-    writer.finish().map(<[u8]>::len)
+    Ok(writer.finish().len())
 }
 
 impl fmt::Display for CsrError {

@@ -14,7 +14,9 @@
 use core::fmt;
 
 use ::der::asn1::ObjectIdentifier;
-use ::der::{Encode as _, Header, Length, SliceWriter, Tag, Writer as _};
+
+use crate::der::reader::Tag;
+use crate::der::{Full, Writer, framed};
 
 /// `id-aa-attestation`: the attribute of a PKCS#10 request.
 pub const ID_AA_ATTESTATION: ObjectIdentifier =
@@ -68,23 +70,24 @@ impl Evidence<'_> {
         LEVELS.iter().fold(framed(parts), |inside, level| framed(level.oid_len() + inside))
     }
 
-    fn write<'o>(&self, out: &'o mut [u8]) -> ::der::Result<&'o [u8]> {
+    fn write<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], Full> {
         let needed = self.attribute_len();
-        let mut writer = SliceWriter::new(out.get_mut(..needed).ok_or(::der::ErrorKind::Failed)?);
+        let mut writer = Writer::new(out.get_mut(..needed).ok_or(Full)?);
         let mut left = needed;
         for level in LEVELS.iter().rev() {
             left = open(&mut writer, level.tag, left)?;
             if let Some(oid) = level.oid {
-                oid.encode(&mut writer)?;
+                writer.open(Tag::OBJECT_IDENTIFIER, oid.as_bytes().len())?;
+                writer.write(oid.as_bytes())?;
                 left -= level.oid_len();
             }
         }
-        open(&mut writer, Tag::Sequence, left)?;
+        open(&mut writer, Tag::SEQUENCE, left)?;
         for part in [self.attest, self.signature, self.public] {
-            Header::new(Tag::OctetString, Length::try_from(part.len())?)?.encode(&mut writer)?;
+            writer.open(Tag::OCTET_STRING, part.len())?;
             writer.write(part)?;
         }
-        writer.finish()
+        Ok(writer.finish())
     }
 }
 
@@ -107,17 +110,17 @@ impl Level {
 /// From the innermost: `AttestationStatement`, `SEQUENCE OF`, `AttestationBundle`, the set of the
 /// attribute's values, `Attribute`.
 const LEVELS: [Level; 5] = [
-    Level { tag: Tag::Sequence, oid: Some(TCG_ATTEST_TPM_CERTIFY) },
-    Level::of(Tag::Sequence),
-    Level::of(Tag::Sequence),
-    Level::of(Tag::Set),
-    Level { tag: Tag::Sequence, oid: Some(ID_AA_ATTESTATION) },
+    Level { tag: Tag::SEQUENCE, oid: Some(TCG_ATTEST_TPM_CERTIFY) },
+    Level::of(Tag::SEQUENCE),
+    Level::of(Tag::SEQUENCE),
+    Level::of(Tag::SET),
+    Level { tag: Tag::SEQUENCE, oid: Some(ID_AA_ATTESTATION) },
 ];
 
 /// Opens an element that takes `len` octets with its header; gives those of its content.
-fn open(writer: &mut SliceWriter<'_>, tag: Tag, len: usize) -> ::der::Result<usize> {
+fn open(writer: &mut Writer<'_>, tag: Tag, len: usize) -> Result<usize, Full> {
     let content = len - header_len_within(len);
-    Header::new(tag, Length::try_from(content)?)?.encode(writer)?;
+    writer.open(tag, content)?;
     Ok(content)
 }
 
@@ -128,16 +131,6 @@ const fn header_len_within(len: usize) -> usize {
         0x82..=0x102 => 3,
         _ => 4,
     }
-}
-
-/// Octets of `content` octets with their header (X.690 §8.1.3).
-const fn framed(content: usize) -> usize {
-    let header = match content {
-        0..=0x7f => 2,
-        0x80..=0xff => 3,
-        _ => 4,
-    };
-    header + content
 }
 
 impl fmt::Display for BufferTooSmall {
