@@ -135,6 +135,14 @@ impl Swtpm {
         self
     }
 
+    /// Takes it out of the machine, which has no power: from the next start on it takes commands from
+    /// anybody again.
+    #[must_use]
+    pub fn for_the_desk(mut self) -> Self {
+        self.is_for_machine = false;
+        self
+    }
+
     /// Gives it power, and waits until it listens. Nobody has sent `TPM2_Startup` then. Does
     /// nothing when it runs.
     ///

@@ -4,6 +4,7 @@
 //! A failed test shows the last lines of the serial line; `docs/rig.md` says how to replay a story.
 
 use std::fs;
+use std::path::Path;
 use std::slice::from_mut;
 
 use fleetcert_core::device_id::DeviceId;
@@ -19,6 +20,7 @@ use fleetcert_rig::workplace::Workplace;
 use fleetcert_rig::{factory, firmware, fleet, programs};
 use fleetcert_tests::lab::OrFail;
 use fleetcert_tests::lab::programs::{PROVISIONER, with};
+use fleetcert_tests::lab::tpm::{is_locked_out, lock_out, lockout_counter, tool};
 
 /// Certificates that outlive every test but the one about their end.
 const LIFETIME_S: u32 = 3_600;
@@ -309,6 +311,60 @@ fn slow_a_tpm_that_is_away_or_fails_is_named_and_the_identity_kept() {
         assert_eq!(identity(device).as_ref(), Some(&found));
         bench.settle(from_mut(device), 0).map(drop)
     });
+}
+
+/// Goal: a TPM that is locked out because somebody has guessed passwords says so on the serial line and
+/// stops nothing, as no key of ours is subject to that: a device enrolls with evidence, comes back,
+/// and renews, makes it no worse, and goes on when the lockout is cleared.
+#[test]
+fn slow_a_locked_tpm_is_told_and_stops_nothing() {
+    const LOCKED: &str = "lockout 3 of 3";
+    at_a_bench(Board::Riscv32Virt, LIFETIME_S, |bench, device| {
+        bench.serve()?;
+        at_the_desk(bench, device, lock_out)?;
+        bench.power_on(device)?;
+        until_heard(bench, device)?;
+        assert!(said(device).contains(LOCKED), "{}", said(device));
+        device.cut_power()?;
+
+        // Locked still, and the device has not guessed anything.
+        at_the_desk(bench, device, |socket| {
+            assert!(is_locked_out(socket));
+            assert_eq!(lockout_counter(socket), 3);
+        })?;
+        bench.power_on(device)?;
+        until_heard(bench, device)?;
+        let found = identity(device).or_fail("an identity with a locked TPM");
+        bench.renew_all(from_mut(device), WAIT_MS_MAX)?;
+        until_heard(bench, device)?;
+        assert_eq!(said(device).matches(LOCKED).count(), 2, "{}", said(device));
+        device.cut_power()?;
+
+        at_the_desk(bench, device, |socket| {
+            tool(socket, &["tpm2_dictionarylockout", "--clear-lockout"]).expect_success();
+        })?;
+        bench.power_on(device)?;
+        until_said(bench, device, "lockout 0 of 3")?;
+        until_heard(bench, device)?;
+        assert!(identity(device).is_some_and(|renewed| renewed != found));
+        bench.settle(from_mut(device), 1).map(drop)
+    });
+}
+
+/// Takes the TPM out of a device without power, and does something to it.
+fn at_the_desk(
+    bench: &Bench<'_>,
+    device: &mut Device,
+    act: impl FnOnce(&Path),
+) -> Result<(), RigError> {
+    let mut tpm = device.tpm().take().or_fail("a TPM").for_the_desk();
+    tpm.start(bench.stop())?;
+    let socket = tpm.data_socket();
+    tool(&socket, &["tpm2_startup", "--clear"]).expect_success();
+    act(&socket);
+    tpm.shutdown(bench.stop())?;
+    *device.tpm() = Some(tpm.for_machine());
+    Ok(())
 }
 
 /// Goal: a board whose battery is empty, so that it is 1970 at each start, enrolls, comes back after

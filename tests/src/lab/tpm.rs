@@ -58,6 +58,36 @@ pub fn lockout_counter(socket: &Path) -> u32 {
     u32::from_str_radix(line.or_fail("a counter"), 16).or_fail("a number")
 }
 
+/// Guesses a password until the TPM answers to nobody who needs one, as a thief does.
+#[track_caller]
+pub fn lock_out(socket: &Path) {
+    tool(socket, &["tpm2_nvdefine", "-C", "o", "-s", "8", "-p", "secret", NV_INDEX])
+        .expect_success();
+    for _ in 0..GUESSES_MAX {
+        let guess = tool(socket, &["tpm2_nvread", "-P", "a guess", NV_INDEX]);
+        assert_ne!(guess.code, Some(0), "a guess was right");
+        if is_locked_out(socket) {
+            return;
+        }
+    }
+    panic!("{GUESSES_MAX} guesses, and no lockout");
+}
+
+/// Whether a TPM is locked out, by `tpm2_getcap`.
+#[track_caller]
+#[must_use]
+pub fn is_locked_out(socket: &Path) -> bool {
+    let text = tool(socket, &["tpm2_getcap", "properties-variable"]).expect_success().stdout;
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("inLockout:"));
+    line.or_fail("a state").trim() == "1"
+}
+
+/// What [`lock_out`] guesses the password of.
+const NV_INDEX: &str = "0x01500016";
+
+/// Guesses that [`lock_out`] makes, at most: TPMs take 3 to 32.
+const GUESSES_MAX: u32 = 32;
+
 /// Objects and sessions that programs have left in a TPM, by `tpm2_getcap`.
 #[track_caller]
 #[must_use]
