@@ -518,6 +518,7 @@ impl Machine {
 
     /// The machine's judgement of an instant.
     #[must_use]
+    #[inline(never)]
     pub fn reading(&self, now: Now) -> Reading {
         self.time.reading(now)
     }

@@ -8,7 +8,7 @@ use crate::lifecycle::{Action, ActionId, Input, Machine, Unexpected};
 use crate::policy::IDLE_MS_MAX;
 use crate::port::{Advice, Answer, Clock, Keys, Peers, Proof, Reports, Storage, Wait, Wake};
 use crate::record::{Request, Slot};
-use crate::time::Now;
+use crate::time::{Now, Wall};
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,39 +82,28 @@ impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K
             Action::Enroll { id, slot, request } => self.enroll(machine, id, slot, request).await,
             Action::EnsureKey { id, slot, source } => {
                 let answer = self.keys.ensure(slot, source).await;
-                let input = match answer {
-                    Ok(spki_sha256) => Input::KeyReady { id, spki_sha256 },
-                    Err(failure) => failed(id, failure),
-                };
-                machine.handle(self.clock.now(), input)
+                let now = self.clock.now();
+                match &answer {
+                    Ok(spki_sha256) => {
+                        machine.handle(now, Input::KeyReady { id, spki_sha256: *spki_sha256 })
+                    }
+                    Err(failure) => fail(machine, now, id, failure, None),
+                }
             }
             Action::EraseKey { id, slot } => {
                 let answer = self.keys.erase(slot).await;
-                self.done(machine, id, answer)
+                done(machine, self.clock.now(), id, &answer)
             }
             Action::Persist { id } => {
                 let answer = self.storage.persist(machine.record()).await;
-                self.done(machine, id, answer)
+                done(machine, self.clock.now(), id, &answer)
             }
             Action::Prove { id, slot } => self.prove(machine, id, slot).await,
             Action::Release { id } => {
                 let answer = self.peers.release().await;
-                self.done(machine, id, answer)
+                done(machine, self.clock.now(), id, &answer)
             }
         }
-    }
-
-    fn done(
-        &mut self,
-        machine: &mut Machine,
-        id: ActionId,
-        answer: Result<(), Failure>,
-    ) -> Result<(), Unexpected> {
-        let input = match answer {
-            Ok(()) => Input::Done { id },
-            Err(failure) => failed(id, failure),
-        };
-        machine.handle(self.clock.now(), input)
     }
 
     async fn adopt(
@@ -128,7 +117,7 @@ impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K
             Some(identity) => self.peers.adopt(slot, identity, reading).await,
             None => Err(Failure::KeyLost),
         };
-        self.done(machine, id, answer)
+        done(machine, self.clock.now(), id, &answer)
     }
 
     async fn enroll(
@@ -143,11 +132,11 @@ impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K
         let current = record.active.and_then(|active| Some((active, record.identity(active)?)));
         let Answer { outcome, server_time } =
             self.peers.enroll(&request, slot, current, reading).await;
-        let input = match &outcome {
-            Ok(identity) => Input::Enrolled { id, identity, server_time },
-            Err(failure) => Input::Failed { id, failure: failure.clone(), server_time },
-        };
-        machine.handle(self.clock.now(), input)
+        let now = self.clock.now();
+        match &outcome {
+            Ok(identity) => machine.handle(now, Input::Enrolled { id, identity, server_time }),
+            Err(failure) => fail(machine, now, id, failure, server_time),
+        }
     }
 
     async fn prove(
@@ -161,13 +150,13 @@ impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K
             Some(identity) => self.peers.prove(slot, identity, reading).await,
             None => Answer::failed(Failure::KeyLost),
         };
-        let input = match &outcome {
+        let now = self.clock.now();
+        match &outcome {
             Ok(Proof { serial, broker }) => {
-                Input::Proven { id, serial, broker: *broker, server_time }
+                machine.handle(now, Input::Proven { id, serial, broker: *broker, server_time })
             }
-            Err(failure) => Input::Failed { id, failure: failure.clone(), server_time },
-        };
-        machine.handle(self.clock.now(), input)
+            Err(failure) => fail(machine, now, id, failure, server_time),
+        }
     }
 
     async fn consult(
@@ -181,18 +170,41 @@ impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K
             Some(identity) => self.peers.consult(slot, identity, reading).await,
             None => Answer::failed(Failure::KeyLost),
         };
-        let input = match outcome {
+        let now = self.clock.now();
+        match &outcome {
             Ok(Advice { window, retry_after_s }) => {
-                Input::Consulted { id, window, retry_after_s, server_time }
+                let (window, retry_after_s) = (*window, *retry_after_s);
+                machine.handle(now, Input::Consulted { id, window, retry_after_s, server_time })
             }
-            Err(failure) => Input::Failed { id, failure, server_time },
-        };
-        machine.handle(self.clock.now(), input)
+            Err(failure) => fail(machine, now, id, failure, server_time),
+        }
     }
 }
 
-fn failed<'a>(id: ActionId, failure: Failure) -> Input<'a> {
-    Input::Failed { id, failure, server_time: None }
+/// Tells the machine that an action is done, or is not. What is told is no port's: one copy for all.
+#[inline(never)]
+fn done(
+    machine: &mut Machine,
+    now: Now,
+    id: ActionId,
+    answer: &Result<(), Failure>,
+) -> Result<(), Unexpected> {
+    match answer {
+        Ok(()) => machine.handle(now, Input::Done { id }),
+        Err(failure) => fail(machine, now, id, failure, None),
+    }
+}
+
+/// Tells the machine that an action failed.
+#[inline(never)]
+fn fail(
+    machine: &mut Machine,
+    now: Now,
+    id: ActionId,
+    failure: &Failure,
+    server_time: Option<Wall>,
+) -> Result<(), Unexpected> {
+    machine.handle(now, Input::Failed { id, failure: failure.clone(), server_time })
 }
 
 #[cfg(test)]
@@ -207,7 +219,7 @@ mod tests {
     use crate::lifecycle::{BrokerProof, Command, Phase};
     use crate::policy::Policy;
     use crate::record::{CertificateBytes, Identity, KeySource, Record, Serial, Slot};
-    use crate::time::{Mono, Reading, Validity, Wall};
+    use crate::time::{Mono, Reading, Validity};
 
     const START: Wall = Wall(1_800_000_000);
 

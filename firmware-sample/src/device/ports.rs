@@ -23,6 +23,7 @@ use super::desk::{Desk, Order, Reply};
 pub(super) struct BoardClock<C>(pub(super) C);
 
 impl<C: board::Clock> Clock for BoardClock<C> {
+    #[inline(never)]
     fn now(&mut self) -> Now {
         Now { mono: Mono(self.0.now_ms()), wall: self.0.wall_s().map(Wall), synchronised: false }
     }
