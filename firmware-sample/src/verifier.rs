@@ -38,7 +38,7 @@ use core::time::Duration;
 use fleetcert_core::time::server::Instants;
 use fleetcert_core::time::{Reading, Validity, Wall};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use webpki::{EndEntityCert, KeyUsage};
 
 use self::budget::Budgeted;
 use self::certificate::{Outline, Role};
@@ -96,8 +96,8 @@ impl<'a, E: Ecdsa> Verifier<'a, E> {
         let mut pinned = heapless::Vec::new();
         for (index, der) in anchors.iter().enumerate() {
             let anchor = CertificateDer::from(*der);
-            anchor_from_trusted_cert(&anchor).map_err(|_| AnchorError::Malformed { index })?;
             let outline = Outline::parse(der).ok_or(AnchorError::Malformed { index })?;
+            outline.anchor().ok_or(AnchorError::Malformed { index })?;
             outline.point().ok_or(AnchorError::KeyUnsupported { index })?;
             let too_many = AnchorError::TooMany { found: anchors.len(), max: ANCHORS_MAX };
             pinned.push(anchor).map_err(|_| too_many)?;
@@ -166,11 +166,8 @@ impl<'a, E: Ecdsa> Verifier<'a, E> {
         wall: Wall,
         budget: &Budgeted<'_, Recalling<'_, '_, E>>,
     ) -> Result<Verified, Refusal> {
-        let anchors: heapless::Vec<TrustAnchor<'_>, ANCHORS_MAX> = self
-            .anchors
-            .iter()
-            .filter_map(|anchor| anchor_from_trusted_cert(anchor).ok())
-            .collect();
+        let anchors: heapless::Vec<TrustAnchor<'_>, ANCHORS_MAX> =
+            self.anchors.iter().filter_map(|anchor| Outline::parse(anchor)?.anchor()).collect();
         let certificate = EndEntityCert::try_from(leaf)?;
         let time = UnixTime::since_unix_epoch(Duration::from_secs(wall.0));
         // Where one is said, in an issuer too; that the leaf says it is asked below.

@@ -244,12 +244,24 @@ fn of_paths(tree: &Tree) -> Vec<Case> {
             params.name_constraints =
                 Some(NameConstraints { permitted_subtrees: vec![], excluded_subtrees });
         }),
+        constrained_root("a name that the root permits", Ok(()), NAME),
+        constrained_root("a name that the root does not", Err("name-constraint"), "other.example"),
         tree.leaf_case("an authority as a server", Err("authority-as-server"), |params| {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         })
         // It asks whether a certificate may be a server's, not whether it is an authority's.
         .looser(Looser::Openssl),
     ]
+}
+
+/// A good chain of a tree whose root permits names under `name`.
+fn constrained_root(what: &'static str, code: Result<(), &'static str>, name: &str) -> Case {
+    let mut root = pki::authority("root");
+    root.name_constraints = Some(permitted(name));
+    let root = Node::root(root);
+    let issuing = root.signs(pki::authority("issuing"));
+    let tree = Tree { root, issuing };
+    tree.leaf_case(what, code, |_| {})
 }
 
 fn permitted(name: &str) -> NameConstraints {

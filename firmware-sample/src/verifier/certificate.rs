@@ -3,7 +3,7 @@
 
 use fleetcert_core::der::reader::{Reader, Tag};
 use fleetcert_core::time::Validity;
-use rustls_pki_types::alg_id;
+use rustls_pki_types::{TrustAnchor, alg_id};
 
 use super::Refusal;
 use crate::ecdsa::{POINT_LEN, point};
@@ -17,6 +17,9 @@ const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 
 /// `id-ce-keyUsage`, content octets (RFC 5280 §4.2.1.3).
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
+
+/// `id-ce-nameConstraints`, content octets (RFC 5280 §4.2.1.10).
+const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x1e];
 
 /// The arc of RSA's algorithms, PKCS #1: content octets.
 const PKCS_1: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
@@ -38,6 +41,7 @@ pub(super) enum Role {
 pub(super) struct Outline<'a> {
     algorithm: &'a [u8],
     validity: &'a [u8],
+    subject: &'a [u8],
     spki: &'a [u8],
     extensions: Option<&'a [u8]>,
 }
@@ -50,9 +54,10 @@ struct Extension<'a> {
 
 /// What a list of extensions says of the key's use.
 #[derive(Clone, Copy, Default)]
-struct Usages {
+struct Usages<'a> {
     key_usage: Option<KeyUsage>,
     has_purpose: bool,
+    name_constraints: Option<&'a [u8]>,
 }
 
 /// The bits of a key usage.
@@ -73,13 +78,13 @@ impl<'a> Outline<'a> {
         fields.element()?; // signature
         fields.element()?; // issuer
         let validity = fields.content(Tag::SEQUENCE)?;
-        fields.element()?; // subject
+        let subject = fields.content(Tag::SEQUENCE)?;
         let spki = fields.content(Tag::SEQUENCE)?;
         let extensions = match fields.is_finished() {
             true => None,
             false => Some(fields.content(EXTENSIONS)?),
         };
-        Some(Self { algorithm, validity, spki, extensions })
+        Some(Self { algorithm, validity, subject, spki, extensions })
     }
 
     /// Checks the list of extensions, and in it whether the key may do what `role` does.
@@ -102,7 +107,17 @@ impl<'a> Outline<'a> {
         }
     }
 
-    fn usages(&self) -> Result<Usages, Refusal> {
+    /// What webpki takes for an anchor: contents without their headers. RFC 5280 §6.1.1, (d), and
+    /// the names that the anchor constrains what is below it to.
+    ///
+    /// webpki would read the certificate once more, by code that is for anchors alone.
+    pub(super) fn anchor(&self) -> Option<TrustAnchor<'a>> {
+        let name_constraints = self.usages().ok()?.name_constraints.map(Into::into);
+        let (subject, subject_public_key_info) = (self.subject.into(), self.spki.into());
+        Some(TrustAnchor { subject, subject_public_key_info, name_constraints })
+    }
+
+    fn usages(&self) -> Result<Usages<'a>, Refusal> {
         let mut usages = Usages::default();
         let Some(extensions) = self.extensions else { return Ok(usages) };
         let mut kinds = heapless::Vec::<&[u8], EXTENSIONS_MAX>::new();
@@ -159,11 +174,14 @@ impl<'a> Extension<'a> {
     }
 }
 
-impl Usages {
-    fn take(&mut self, extension: &Extension<'_>) -> Option<()> {
+impl<'a> Usages<'a> {
+    fn take(&mut self, extension: &Extension<'a>) -> Option<()> {
         match extension.kind {
             EXTENDED_KEY_USAGE => self.has_purpose = true,
             KEY_USAGE => self.key_usage = Some(KeyUsage::read(extension.value)?),
+            NAME_CONSTRAINTS => {
+                self.name_constraints = Some(Reader::new(extension.value).content(Tag::SEQUENCE)?);
+            }
             _ => {}
         }
         Some(())
