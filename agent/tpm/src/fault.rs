@@ -13,6 +13,9 @@ use tpm2_protocol::data::{TpmRc, TpmRcBase};
 use crate::command::{Code, Hierarchy};
 use crate::name::Name;
 
+/// The bit of a code of format one: a complaint about our command. TPM 2.0 Part 2 §6.6.2
+const FORMAT_ONE: u32 = 0x080;
+
 /// A response code other than success, as it stands on the wire. TPM 2.0 Part 2 §6.6.
 #[doc(alias = "TPM_RC")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,65 +33,75 @@ pub enum Patience {
 }
 
 impl ResponseCode {
-    /// The code without the number of the handle, session or parameter that it is about.
-    fn base(self) -> Option<TpmRcBase> {
-        TpmRc::try_from(self.0).ok().map(|code| code.base())
+    /// The code without the number of the handle, session or parameter that it is about, which one
+    /// of format one carries. TPM 2.0 Part 2 §6.6.2
+    const fn base(self) -> u32 {
+        const HIGHEST: u32 = 0xfff;
+        const ERROR: u32 = FORMAT_ONE | 0x03f;
+        let is_about_something = self.0 & FORMAT_ONE != 0 && self.0 <= HIGHEST;
+        if is_about_something { self.0 & ERROR } else { self.0 }
+    }
+
+    /// Whether it is one of these, whatever it is about.
+    pub(crate) fn is_one_of(self, bases: &[TpmRcBase]) -> bool {
+        bases.iter().any(|base| *base as u32 == self.base())
     }
 
     /// Whether to send the command once more. TPM 2.0 Part 2 §6.6.3: after these warnings the TPM
     /// has not carried it out.
     #[must_use]
     pub fn patience(self) -> Patience {
-        match self.base() {
-            Some(
-                TpmRcBase::Canceled
-                | TpmRcBase::NvRate
-                | TpmRcBase::NvUnavailable
-                | TpmRcBase::Retry
-                | TpmRcBase::Testing
-                | TpmRcBase::Yielded,
-            ) => Patience::Busy,
-            Some(
-                TpmRcBase::Memory
-                | TpmRcBase::ObjectHandles
-                | TpmRcBase::ObjectMemory
-                | TpmRcBase::SessionHandles
-                | TpmRcBase::SessionMemory,
-            ) => Patience::Full,
-            _ => Patience::None,
+        const BUSY: [TpmRcBase; 6] = [
+            TpmRcBase::Canceled,
+            TpmRcBase::NvRate,
+            TpmRcBase::NvUnavailable,
+            TpmRcBase::Retry,
+            TpmRcBase::Testing,
+            TpmRcBase::Yielded,
+        ];
+        const FULL: [TpmRcBase; 5] = [
+            TpmRcBase::Memory,
+            TpmRcBase::ObjectHandles,
+            TpmRcBase::ObjectMemory,
+            TpmRcBase::SessionHandles,
+            TpmRcBase::SessionMemory,
+        ];
+        match () {
+            () if self.is_one_of(&BUSY) => Patience::Busy,
+            () if self.is_one_of(&FULL) => Patience::Full,
+            () => Patience::None,
         }
     }
 
     /// An authorization that we gave is not the one that is set.
     #[must_use]
     pub fn is_authorization(self) -> bool {
-        let base = self.base();
-        matches!(base, Some(TpmRcBase::AuthFail | TpmRcBase::AuthMissing | TpmRcBase::BadAuth))
+        self.is_one_of(&[TpmRcBase::AuthFail, TpmRcBase::AuthMissing, TpmRcBase::BadAuth])
     }
 
     /// The TPM does nothing any more until it is reset, perhaps not then either.
     #[must_use]
     pub fn is_failure_mode(self) -> bool {
-        self.base() == Some(TpmRcBase::Failure)
+        self.is_one_of(&[TpmRcBase::Failure])
     }
 
     /// Nobody has started the TPM since its last reset; or, in answer to `TPM2_Startup`, somebody
     /// has.
     #[must_use]
     pub fn is_startup(self) -> bool {
-        self.base() == Some(TpmRcBase::Initialize)
+        self.is_one_of(&[TpmRcBase::Initialize])
     }
 
     /// A blob that this TPM has not wrapped under this parent, or that has been changed.
     #[must_use]
     pub fn is_integrity(self) -> bool {
-        self.base() == Some(TpmRcBase::Integrity)
+        self.is_one_of(&[TpmRcBase::Integrity])
     }
 
     /// Authorizations that failed, or power cuts that look like them, have locked the TPM's keys.
     #[must_use]
     pub fn is_lockout(self) -> bool {
-        self.base() == Some(TpmRcBase::Lockout)
+        self.is_one_of(&[TpmRcBase::Lockout])
     }
 
     /// There is no free slot for a key or a session.
@@ -102,32 +115,29 @@ impl ResponseCode {
     #[must_use]
     pub fn is_stale(self) -> bool {
         let is_reference = (0x910..=0x91E).contains(&self.0);
-        let base = self.base();
         is_reference
-            || matches!(base, Some(TpmRcBase::BadContext | TpmRcBase::ContextGap))
-            || matches!(base, Some(TpmRcBase::Handle | TpmRcBase::Initialize))
+            || self.is_one_of(&[TpmRcBase::BadContext, TpmRcBase::ContextGap])
+            || self.is_one_of(&[TpmRcBase::Handle, TpmRcBase::Initialize])
     }
 
     /// A parameter that this TPM does not implement, or a hierarchy that is disabled: a complaint
     /// about our command (format one) other than about its authorization.
     pub(crate) fn is_unsupported(self) -> bool {
-        const FORMAT_ONE: u32 = 0x080;
         self.0 & FORMAT_ONE != 0 && !self.is_authorization()
     }
 
     /// An NV index or a persistent handle that is not there, not written, or not for us.
     pub(crate) fn is_unreadable(self) -> bool {
-        let base = self.base();
         self.is_unsupported()
             || self.is_authorization()
-            || matches!(base, Some(TpmRcBase::NvAuthorization | TpmRcBase::NvLocked))
-            || matches!(base, Some(TpmRcBase::NvUninitialized))
+            || self.is_one_of(&[TpmRcBase::NvAuthorization, TpmRcBase::NvLocked])
+            || self.is_one_of(&[TpmRcBase::NvUninitialized])
     }
 
     /// A handle that names nothing.
     pub(crate) fn is_no_such_handle(self) -> bool {
         let is_reference = (0x910..=0x91E).contains(&self.0);
-        is_reference || matches!(self.base(), Some(TpmRcBase::Handle | TpmRcBase::Value))
+        is_reference || self.is_one_of(&[TpmRcBase::Handle, TpmRcBase::Value])
     }
 }
 
@@ -308,6 +318,16 @@ mod tests {
         let of = |patience| (0..0x1000).filter(move |&n| ResponseCode(n).patience() == patience);
         assert!(of(Patience::Busy).eq([0x908, 0x909, 0x90A, 0x920, 0x922, 0x923]));
         assert!(of(Patience::Full).eq(0x902..=0x906));
+    }
+
+    /// Goal: a code's base is the one that the protocol's own table gives for it.
+    #[test]
+    fn a_base_is_as_the_table_has_it() {
+        for number in 0..0x1000 {
+            if let Ok(code) = TpmRc::try_from(number) {
+                assert_eq!(ResponseCode(number).base(), code.base() as u32, "{number:#x}");
+            }
+        }
     }
 
     /// Goal: codes are recognised whatever handle, session or parameter they are about.

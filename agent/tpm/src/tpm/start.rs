@@ -1,6 +1,6 @@
 //! Beginning and end.
 
-use tpm2_protocol::data::{TpmRc, TpmRcBase, TpmSu};
+use tpm2_protocol::data::{TpmRcBase, TpmSu};
 
 use super::Tpm;
 use crate::command::Code;
@@ -69,10 +69,12 @@ impl<T: Transact> Tpm<T> {
         let mut reader = self.parameters(&answer);
         let result = reader.sized(usize::MAX).and_then(|_| reader.u32());
         let result = result.map_err(|_| TpmError::Malformed { command })?;
-        Ok(match TpmRc::try_from(result).map(|code| code.base()) {
-            Ok(TpmRcBase::Success) => SelfTest::Passed,
-            Ok(TpmRcBase::NeedsTest | TpmRcBase::Testing) => SelfTest::Pending,
-            _ => SelfTest::Failed(ResponseCode(result)),
+        Ok(match ResponseCode(result) {
+            code if code.is_one_of(&[TpmRcBase::Success]) => SelfTest::Passed,
+            code if code.is_one_of(&[TpmRcBase::NeedsTest, TpmRcBase::Testing]) => {
+                SelfTest::Pending
+            }
+            code => SelfTest::Failed(code),
         })
     }
 }
