@@ -166,8 +166,9 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
             (first, second) => first.or(second),
         };
         let whole = newest.map_or(0, |newest| newest.head.number);
-        // Nothing is written to the second half under a number that the first does not hold whole.
-        if first.claimed == second.claimed && first.claimed > whole {
+        // Nothing is written to the second half under a number that the first does not hold whole: what
+        // both have begun was durable.
+        if first.claimed.min(second.claimed) > whole && self.logs.share_above(whole) {
             return Err(LoadError::Damaged);
         }
         match newest {
@@ -213,7 +214,9 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
     /// Writes the record in the scratch memory, of `len` octets, to both halves.
     fn write(&mut self, survey: &Survey, reserved: u64, len: usize) -> Result<(), Failure> {
         let record = self.scratch.record().get(..len).ok_or(Failure::StorageUnavailable)?;
-        let mut head = Head::new(survey.claimed() + 1, reserved, record);
+        // Only who writes to flash by himself, checksums and all, can have used all numbers up.
+        let number = survey.claimed().checked_add(1).ok_or(Failure::StorageUnavailable)?;
+        let mut head = Head::new(number, reserved, record);
         let mut is_durable = false;
         for (half, found) in HALVES.into_iter().zip(&survey.halves) {
             if self.append(half, found, &head) {
@@ -226,7 +229,7 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
             if survey.newest.is_none() {
                 return Err(Failure::StorageUnavailable);
             }
-            head.number += 1;
+            head.number = number.checked_add(1).ok_or(Failure::StorageUnavailable)?;
         }
         if is_durable { Ok(()) } else { Err(Failure::StorageUnavailable) }
     }

@@ -84,6 +84,22 @@ impl<F: NorFlash> Logs<F> {
         Found { newest: None, claimed }
     }
 
+    /// Whether both halves have an entry, whole or not, of one number above `number`.
+    pub(super) fn share_above(&mut self, number: u64) -> bool {
+        let mut below = (u64::MAX, u32::MAX);
+        while let Some(Place { at, head }) = self.last_below(1, below) {
+            if head.number <= number {
+                break;
+            }
+            let twin = self.last_below(0, (head.number, u32::MAX));
+            if twin.is_some_and(|twin| twin.head.number == head.number) {
+                return true;
+            }
+            below = (head.number, at);
+        }
+        false
+    }
+
     /// Whether nothing was ever programmed in a half, as far as can be seen.
     pub(super) fn is_blank(&mut self, half: Half) -> bool {
         let Range { start, end } = self.half(half);

@@ -312,6 +312,38 @@ fn two_rotten_copies_are_an_error_and_stay() {
     assert_eq!(rotten.octets(), before);
 }
 
+/// Goal: nor is an older one when, besides, the power was cut while the next entry was begun, wherever
+/// that was: a head without its record is no newer state.
+#[test]
+fn two_rotten_copies_are_an_error_with_a_torn_entry_behind_them() {
+    let mut torn = 0;
+    for writes in 4..TWO_TURNS {
+        let (flash, now) = written(writes);
+        for cut in (0..6_000).step_by(97) {
+            let mut rotten = flash.clone();
+            let newest = HALVES.map(|half| Logs::new(&mut rotten, 0..LEN).unwrap().survey(half));
+            rotten.cut_power_at(cut, cut);
+            let is_cut = write(&mut rotten, writes, &now).0.is_err();
+            rotten.restore_power();
+            let found = HALVES.map(|half| Logs::new(&mut rotten, 0..LEN).unwrap().survey(half));
+            let same = |half: usize| {
+                let number = |found: &Found| found.newest.map(|place| place.head.number);
+                number(&found[half]) == number(&newest[half])
+            };
+            if !is_cut || !same(0) || !same(1) {
+                continue;
+            }
+            torn += u32::from(found[0].claimed > newest[0].claimed);
+            for place in newest.map(|found| found.newest.unwrap()) {
+                rotten.rot(usize::try_from(place.at).unwrap() + HEAD_LEN + 100, 0x04);
+            }
+            let found = with(&mut rotten, |store| store.load());
+            assert!(matches!(found, Err(LoadError::Damaged)), "{writes} cut at {cut}: {found:?}");
+        }
+    }
+    assert!(torn > 50, "{torn} entries with a head");
+}
+
 /// Goal: flash full of something else is no device that never had a record, and is left as it is.
 #[test]
 fn flash_that_holds_something_else_is_refused() {
@@ -349,6 +381,26 @@ fn a_record_of_a_later_version_is_refused_and_kept() {
     assert_eq!(persist(&mut flash, &record(9)), Err(Failure::StorageUnavailable));
     assert_eq!(with(&mut flash, |store| store.reserve(9)), Err(Failure::StorageUnavailable));
     assert_eq!(flash.octets(), before);
+}
+
+/// Goal: an entry with the last number there is, which nobody but a forger gives, is refused when
+/// something is to be written behind it, and stays.
+#[test]
+fn numbers_that_are_used_up_are_refused() {
+    for number in [u64::MAX, u64::MAX - 1] {
+        let mut flash = FlashModel::blank(LEN);
+        let mut logs = Logs::new(&mut flash, 0..LEN).unwrap();
+        let entry = Head::new(number, 7, &[]).emit();
+        for half in HALVES {
+            let found = logs.survey(half);
+            assert!(logs.append(half, &found, &entry));
+        }
+        let outcome = persist(&mut flash, &record(1));
+        let is_last = number == u64::MAX;
+        assert_eq!(outcome.is_err(), is_last, "{number}");
+        let expected = (!is_last).then(|| record(1));
+        assert_eq!(durable(&mut flash), (expected, 7), "{number}");
+    }
 }
 
 /// Goal: an entry that is whole and holds no record is an error, and neither copy is touched.
