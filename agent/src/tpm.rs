@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fleetcert_tpm::name::Name;
+use fleetcert_tpm::name::{Name, NameHead};
 
 use crate::clock::within;
 use crate::config;
@@ -214,14 +214,16 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 
 impl Keeper {
     /// The same TPM with other keys, or another TPM? Its endorsement key knows.
-    fn explain(&self, found: Name, expected: Expected) -> TpmTrouble {
+    fn explain(&self, found: NameHead, expected: Expected) -> TpmTrouble {
         let ek = self.open.open(None).and_then(|mut chip| {
             let ek = chip.endorsement()?.id;
             chip.close();
             Ok(ek)
         });
         match ek {
-            Ok(ek) if ek == expected.ek => TpmTrouble::Cleared { found, expected: expected.parent },
+            Ok(ek) if ek == expected.ek => {
+                TpmTrouble::Cleared { found, expected: expected.parent.head() }
+            }
             Ok(ek) => TpmTrouble::Swapped { found: ek, expected: expected.ek },
             Err(trouble) => trouble,
         }

@@ -56,7 +56,9 @@ impl FakeTpm {
         }
         let found = name(state.seed);
         match parent {
-            Some(expected) if expected != found => Err(TpmTrouble::Changed { found, expected }),
+            Some(expected) if expected != found => {
+                Err(TpmTrouble::Changed { found: found.head(), expected: expected.head() })
+            }
             _ => Ok(()),
         }
     }

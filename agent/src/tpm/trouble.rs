@@ -13,11 +13,10 @@ use std::io;
 
 use fleetcert_tpm::command::Code;
 use fleetcert_tpm::fault::ResponseCode;
-use fleetcert_tpm::name::Name;
+use fleetcert_tpm::name::NameHead;
 
 use super::EkId;
 use super::thread::Fault;
-use crate::status::hex;
 use crate::transport::{Address, TransportError};
 
 /// Why a TPM does not do what it was asked.
@@ -38,17 +37,17 @@ pub enum TpmTrouble {
     /// The storage primary is another one than a moment ago. Passes: the TPM is opened anew, and
     /// then it is the same again, or the TPM was cleared, or swapped.
     Changed {
-        /// The Name that it has.
-        found: Name,
-        /// The Name that it had.
-        expected: Name,
+        /// That of the Name that it has.
+        found: NameHead,
+        /// That of the Name that it had.
+        expected: NameHead,
     },
     /// It is the same TPM, and its keys are not: its owner has cleared it.
     Cleared {
-        /// The storage primary's Name.
-        found: Name,
-        /// The Name that was recorded.
-        expected: Name,
+        /// That of the storage primary's Name.
+        found: NameHead,
+        /// That of the Name that was recorded.
+        expected: NameHead,
     },
     /// A password is set on the endorsement hierarchy, which we do not have.
     EndorsementAuthNeeded,
@@ -263,13 +262,11 @@ impl fmt::Display for TpmTrouble {
             Self::Absent { address, reason } => write!(f, "no TPM at {address}: {reason}"),
             Self::Busy { address } => write!(f, "{address} is open in another program"),
             Self::Changed { found, expected } => {
-                write!(f, "the TPM's storage key is {}, it was {}", text(found), text(expected))
+                write!(f, "the TPM's storage key is {found}, it was {expected}")
             }
             Self::Cleared { found, expected } => write!(
                 f,
-                "the TPM was cleared: its storage key is {}, recorded was {}",
-                text(found),
-                text(expected)
+                "the TPM was cleared: its storage key is {found}, recorded was {expected}"
             ),
             Self::EndorsementAuthNeeded => {
                 f.write_str("a password is set on the TPM's endorsement hierarchy")
@@ -311,14 +308,12 @@ impl fmt::Display for TpmTrouble {
     }
 }
 
-fn text(name: &Name) -> String {
-    hex(name.as_bytes())
-}
-
 impl std::error::Error for TpmTrouble {}
 
 #[cfg(test)]
 mod tests {
+    use fleetcert_tpm::name::Name;
+
     use super::*;
 
     fn name(octet: u8) -> Name {
@@ -327,7 +322,7 @@ mod tests {
 
     fn all() -> Vec<TpmTrouble> {
         let address = Address::default;
-        let (found, expected) = (name(0xaa), name(0xbb));
+        let (found, expected) = (name(0xaa).head(), name(0xbb).head());
         vec![
             TpmTrouble::Absent { address: address(), reason: io::ErrorKind::NotFound },
             TpmTrouble::Busy { address: address() },

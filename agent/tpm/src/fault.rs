@@ -11,7 +11,7 @@ use core::fmt;
 use tpm2_protocol::data::{TpmRc, TpmRcBase};
 
 use crate::command::{Code, Hierarchy};
-use crate::name::Name;
+use crate::name::NameHead;
 
 /// The bit of a code of format one: a complaint about our command. TPM 2.0 Part 2 §6.6.2
 const FORMAT_ONE: u32 = 0x080;
@@ -251,10 +251,10 @@ pub enum Trouble {
     OwnerAuthNeeded,
     /// The storage primary is not the one that was recorded: the TPM was cleared or swapped.
     ParentChanged {
-        /// The Name that the TPM's storage primary has.
-        found: Name,
-        /// The Name that was recorded.
-        expected: Name,
+        /// That of the Name that the TPM's storage primary has.
+        found: NameHead,
+        /// That of the Name that was recorded.
+        expected: NameHead,
     },
     /// The TPM refused a command for a reason that it shares with no other state.
     Refused {

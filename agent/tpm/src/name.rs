@@ -25,6 +25,14 @@ pub struct Name {
     alg: HashAlg,
 }
 
+/// The front of a Name's digest: enough for people to tell two keys apart, and small enough for an
+/// error. Nothing is decided by it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NameHead([u8; HEAD_LEN]);
+
+/// Octets of a [`NameHead`].
+const HEAD_LEN: usize = 8;
+
 /// Why a public area has no Name for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
@@ -90,6 +98,14 @@ impl Name {
         Ok(name)
     }
 
+    /// What people tell it by.
+    #[must_use]
+    pub fn head(&self) -> NameHead {
+        let mut head = [0; HEAD_LEN];
+        head.copy_from_slice(&self.octets[ALG_ID_LEN..ALG_ID_LEN + HEAD_LEN]);
+        NameHead(head)
+    }
+
     /// The Name as it stands on the wire, without a length before it.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -112,6 +128,18 @@ impl fmt::Debug for Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_bytes().iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
+impl fmt::Debug for NameHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NameHead({self})")
+    }
+}
+
+impl fmt::Display for NameHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
     }
 }
 

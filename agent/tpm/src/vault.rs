@@ -91,6 +91,9 @@ pub enum VaultError<E> {
     Trouble(Trouble),
 }
 
+/// Something that is done with a vault.
+type Work<'w, V, E> = &'w mut dyn FnMut(&mut V) -> Result<(), VaultError<E>>;
+
 impl<E> From<TpmError<E>> for VaultError<E> {
     fn from(error: TpmError<E>) -> Self {
         Self::Tpm(error)
@@ -369,6 +372,15 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         &mut self,
         mut work: impl FnMut(&mut Self) -> Result<R, VaultError<T::Error>>,
     ) -> Result<R, VaultError<T::Error>> {
+        let mut value = None;
+        self.persist(&mut |vault| work(vault).map(|done| value = Some(done)))?;
+        // It is there: what went well has left it.
+        value.ok_or(VaultError::Trouble(Trouble::Unreachable))
+    }
+
+    /// That, in one copy for all kinds of work.
+    #[inline(never)]
+    fn persist(&mut self, work: Work<'_, Self, T::Error>) -> Result<(), VaultError<T::Error>> {
         self.tpm.settle()?;
         let outcome = match work(self) {
             Err(error) if error.is(ResponseCode::is_stale) => {
@@ -491,6 +503,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         let primary = made.ok_or(TpmError::Malformed { command })?;
         let (found, expected) = (primary.name, *self.expected.get_or_insert(primary.name));
         if found != expected {
+            let (found, expected) = (found.head(), expected.head());
             return Err(VaultError::Trouble(Trouble::ParentChanged { found, expected }));
         }
         Ok(*self.parent.insert(primary))

@@ -30,7 +30,7 @@ use fleetcert_core::record::{KeySource, Slot};
 use fleetcert_core::wire::Challenge;
 use fleetcert_tpm::attest::qualifying_data;
 use fleetcert_tpm::fault::Trouble;
-use fleetcert_tpm::name::Name;
+use fleetcert_tpm::name::{Name, NameHead};
 use fleetcert_tpm::template::Template;
 use fleetcert_tpm::tpm::Sharing;
 use fleetcert_tpm::transact::Transact;
@@ -41,7 +41,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::anchor::{ANCHOR_LEN_MAX, Anchor};
 use self::content::{Found, content_len};
-use self::trouble::{Hex, Told};
+use self::trouble::Told;
 use super::sectors::Sectors;
 use super::{INTRODUCTION_LEN_MAX, Introduction, KeyStore, LayoutError, SIGNATURE_LEN, SPKI_LEN};
 use crate::console::{error, info, warn};
@@ -367,7 +367,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
                 Failure::KeyLost
             }
             Trouble::ParentChanged { found, expected } if self.is_anchored => {
-                self.explain(&found, &expected)
+                self.explain(found, expected)
             }
             Trouble::ParentChanged { .. } => {
                 self.is_open = false;
@@ -390,18 +390,18 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
 
     /// The same TPM with other keys, or another TPM? Its endorsement key knows.
     #[inline(never)]
-    fn explain(&mut self, found: &Name, expected: &Name) -> Failure {
+    fn explain(&mut self, found: NameHead, expected: NameHead) -> Failure {
         let ek = match self.anchored_ek() {
             Ok(ek) => ek,
             Err(failure) => return failure,
         };
         match self.vault.recognises(&ek) {
             Ok(true) => {
-                warn(format_args!("TPM cleared: {}, was {}", Hex(found), Hex(expected)));
+                warn(format_args!("TPM cleared: {found}, was {expected}"));
                 Failure::KeyLost
             }
             Ok(false) => {
-                error(format_args!("TPM swapped: expected {}", Hex(&ek.name)));
+                error(format_args!("TPM swapped: expected {}", ek.name.head()));
                 Failure::KeyUnavailable
             }
             Err(error) => say(&error),

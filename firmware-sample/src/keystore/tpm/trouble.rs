@@ -9,14 +9,10 @@
 use core::fmt;
 
 use fleetcert_tpm::fault::{TpmError, Trouble};
-use fleetcert_tpm::name::Name;
 use fleetcert_tpm::vault::VaultError;
 
 /// A failure of the TPM, shown as `name`, or as `name: what was found`.
 pub(super) struct Told<'a, E>(pub(super) &'a VaultError<E>);
-
-/// A Name, shown as hexadecimal digits.
-pub(super) struct Hex<'a>(pub(super) &'a Name);
 
 /// The state's name for machines.
 const fn name(trouble: &Trouble) -> &'static str {
@@ -53,7 +49,7 @@ impl<E: fmt::Display> fmt::Display for Told<'_, E> {
         match (trouble, self.0) {
             (Trouble::LockedOut { recovery_s }, _) => write!(f, ": {recovery_s} s"),
             (Trouble::ParentChanged { found, expected }, _) => {
-                write!(f, ": {}, was {}", Hex(&found), Hex(&expected))
+                write!(f, ": {found}, was {expected}")
             }
             (Trouble::Refused { command, code }, _) => {
                 write!(f, ": {:#x} {:#x}", command.id(), code.0)
@@ -66,12 +62,6 @@ impl<E: fmt::Display> fmt::Display for Told<'_, E> {
     }
 }
 
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_bytes().iter().try_for_each(|octet| write!(f, "{octet:02x}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -80,13 +70,14 @@ mod tests {
 
     use fleetcert_tpm::command::Code;
     use fleetcert_tpm::fault::ResponseCode;
+    use fleetcert_tpm::name::{Name, NameHead};
 
     use super::*;
 
     type Error = VaultError<&'static str>;
 
-    fn name(octet: u8) -> Name {
-        Name::recorded(&[&[0, 0x0b][..], &[octet; 32]].concat()).unwrap()
+    fn name(octet: u8) -> NameHead {
+        Name::recorded(&[&[0, 0x0b][..], &[octet; 32]].concat()).unwrap().head()
     }
 
     fn all() -> Vec<Error> {
@@ -126,7 +117,7 @@ mod tests {
         let line = |error: &Error| Told(error).to_string();
         let text = all().iter().map(line).collect::<Vec<_>>().join("\n");
         for part in
-            ["locked-out: 1000 s", "000baaaa", "000bbbbb", "refused: 0x15d 0x8ff", "tpm.absent"]
+            ["locked-out: 1000 s", "aaaaaaaa, was bbbbbbbb", "refused: 0x15d 0x8ff", "tpm.absent"]
         {
             assert!(text.contains(part), "{part} in {text}");
         }
