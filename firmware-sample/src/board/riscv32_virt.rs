@@ -18,6 +18,7 @@ mod entropy;
 mod flash;
 mod mmio;
 mod network;
+mod save;
 mod start;
 mod tis;
 mod uart;
