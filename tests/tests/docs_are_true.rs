@@ -130,7 +130,7 @@ const SERIAL_WORDS: [&str; 3] = ["http.rs", "keystore/tpm/trouble.rs", "mqtt/com
 /// What the functions of a source that give out codes can return.
 fn codes_of(file: &str) -> Vec<String> {
     let source = read(&programs::top().join("firmware-sample/src").join(file));
-    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let mut codes = Vec::new();
     let mut is_inside = false;
     for line in source.lines() {
@@ -177,7 +177,7 @@ fn every_reason_code_of_attestation_is_explained() {
     let mut found = 0;
     for file in CODES {
         let source = read(&programs::top().join(file));
-        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         // Whole codes stand alone behind an arrow, those of keys begin with the role's.
         for line in source.lines().map(str::trim) {
             let whole = line.rsplit_once("=> \"").map(|(_, code)| code);
