@@ -1,7 +1,6 @@
 use core::fmt;
 
 use ::der::asn1::ObjectIdentifier;
-use base64ct::{Base64UrlUnpadded, Encoding as _};
 use sha2::{Digest as _, Sha256};
 
 use super::extension::{Extensions, GeneralNames, Purpose};
@@ -327,17 +326,35 @@ pub fn renewal_id<'o>(
     serial: &[u8],
     out: &'o mut [u8],
 ) -> Result<&'o str, RenewalIdError> {
-    let stop = Base64UrlUnpadded::encoded_len(authority_key_id);
-    let needed = stop + 1 + Base64UrlUnpadded::encoded_len(serial);
+    let stop = digits(authority_key_id.len());
+    let needed = stop + 1 + digits(serial.len());
     let too_small = RenewalIdError::Buffer { found: out.len(), needed };
     let out = out.get_mut(..needed).ok_or(too_small)?;
     let (key_id, rest) = out.split_at_mut(stop);
-    Base64UrlUnpadded::encode(authority_key_id, key_id).map_err(|_| too_small)?;
+    write_base64url(authority_key_id, key_id);
     if let Some((stop, serial_out)) = rest.split_first_mut() {
         *stop = b'.';
-        Base64UrlUnpadded::encode(serial, serial_out).map_err(|_| too_small)?;
+        write_base64url(serial, serial_out);
     }
     core::str::from_utf8(out).map_err(|_| too_small)
+}
+
+/// Digits of `len` octets in base64 without padding.
+const fn digits(len: usize) -> usize {
+    (len * 4).div_ceil(3)
+}
+
+/// RFC 4648 §5, without padding, to a place of so many [`digits`]. Nothing here is secret: how long
+/// it takes may depend on what is written.
+fn write_base64url(octets: &[u8], place: &mut [u8]) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    for (octets, place) in octets.chunks(3).zip(place.chunks_mut(4)) {
+        let [a, b, c] = [0, 1, 2].map(|at| octets.get(at).copied().unwrap_or(0));
+        let bits = u32::from_be_bytes([0, a, b, c]);
+        for (shift, digit) in [18, 12, 6, 0].into_iter().zip(place) {
+            *digit = DIGITS[(bits >> shift & 0x3f) as usize];
+        }
+    }
 }
 
 const fn malformed(part: Part) -> CertificateError {

@@ -598,3 +598,20 @@ fn every_part_has_a_name_for_people() {
         assert_eq!(text, std::format!("certificate has a malformed {name}"));
     }
 }
+
+/// Goal: a renewal identifier is written as another writer of base64url writes it, at every length.
+#[test]
+fn renewal_identifiers_are_as_another_writer_has_them() {
+    use base64ct::{Base64UrlUnpadded, Encoding as _};
+    let octets: Vec<u8> =
+        (0..=255).cycle().map(|octet: u8| octet.wrapping_mul(151)).take(600).collect();
+    for len in 0..300 {
+        let (key_id, serial) = (&octets[..len], &octets[len..len + 300 - len]);
+        let mut out = [0; 1024];
+        let mut place = [0; 1024];
+        let mut encoded =
+            |octets| Base64UrlUnpadded::encode(octets, &mut place).unwrap().to_string();
+        let expected = [encoded(key_id), encoded(serial)].join(".");
+        assert_eq!(renewal_id(key_id, serial, &mut out), Ok(expected.as_str()));
+    }
+}
