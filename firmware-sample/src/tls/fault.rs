@@ -173,6 +173,9 @@ impl embedded_io::Error for TlsError {
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::PeerUntrusted(refusal) = self {
+            return refusal.fmt(f);
+        }
         show_code(f, "tls", self.code())?;
         match self {
             Self::PeerAlert { description: Some(number) }

@@ -202,7 +202,12 @@ impl From<webpki::Error> for Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        show_code(f, "tls", self.code())
+        show_code(f, "tls", self.code())?;
+        match self {
+            Self::Expired { time, not_after: limit }
+            | Self::NotYetValid { time, not_before: limit } => write!(f, " {limit} at {time}"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -244,5 +249,16 @@ mod tests {
         ] {
             assert_eq!(refusal.time_fault(), fault, "{refusal}");
         }
+    }
+
+    /// Goal: who reads that a certificate is over reads by which clock.
+    #[test]
+    fn a_limit_of_time_is_told_with_the_time() {
+        let (time, not_after) = (Wall(5), Wall(3));
+        assert_eq!(
+            std::format!("{}", Refusal::Expired { time, not_after }),
+            "tls.expired 1970-01-01T00:00:03Z at 1970-01-01T00:00:05Z"
+        );
+        assert_eq!(std::format!("{}", Refusal::Unsent), "tls.unsent");
     }
 }
