@@ -336,8 +336,11 @@ mod tests {
     }
 
     /// What a thing's life was, what its next attempts to open give, and how often it did well.
+    type Notes = (Vec<&'static str>, Vec<Oops>, u32);
+
+    /// The notes, for all who write them.
     #[derive(Clone, Debug, Default)]
-    struct Diary(Arc<Mutex<(Vec<&'static str>, Vec<Oops>, u32)>>);
+    struct Diary(Arc<Mutex<Notes>>);
 
     impl Diary {
         fn write(&self, what: &'static str) {
