@@ -40,7 +40,7 @@ impl Stage {
         let tpm = Swtpm::start();
         let key = Key { tpm: Address::Socket(tpm.socket()), ..Key::default() };
         device.context.keys = Self::keys(&device, &key);
-        run(&device.context.executor, until(|| tpm.socket().exists()));
+        run(&device.context.executor, until(|| tpm.is_listening()));
         let stage = Self { devices, device, asked: Rc::default(), _tpm: tpm };
         stage.serve(server, challenged);
         stage

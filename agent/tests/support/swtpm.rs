@@ -1,5 +1,6 @@
 //! A software TPM of a test's own.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -29,6 +30,11 @@ impl Swtpm {
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("socket")
+    }
+
+    /// Whether it takes connections: the socket is there a little earlier, and refuses them.
+    pub(crate) fn is_listening(&self) -> bool {
+        UnixStream::connect(self.socket()).is_ok()
     }
 }
 
