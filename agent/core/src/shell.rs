@@ -7,7 +7,7 @@ use crate::event::Failure;
 use crate::lifecycle::{Action, ActionId, Input, Machine, Unexpected};
 use crate::policy::IDLE_MS_MAX;
 use crate::port::{Advice, Answer, Clock, Keys, Peers, Proof, Reports, Storage, Wait, Wake};
-use crate::record::{Request, Slot};
+use crate::record::Identity;
 use crate::time::{Now, Wall};
 
 /// Whether the loop goes on.
@@ -72,111 +72,55 @@ impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K
     }
 
     async fn perform(&mut self, machine: &mut Machine, action: Action) -> Result<(), Unexpected> {
+        let reading = machine.reading(self.clock.now());
+        let record = machine.record();
         match action {
             Action::Report(event) => {
                 self.reports.report(self.clock.now(), &event);
                 Ok(())
             }
-            Action::Adopt { id, slot } => self.adopt(machine, id, slot).await,
-            Action::Consult { id, slot } => self.consult(machine, id, slot).await,
-            Action::Enroll { id, slot, request } => self.enroll(machine, id, slot, request).await,
+            Action::Adopt { id, slot } => {
+                let answer = match record.identity(slot) {
+                    Some(identity) => self.peers.adopt(slot, identity, reading).await,
+                    None => Err(Failure::KeyLost),
+                };
+                done(machine, self.clock.now(), id, &answer)
+            }
+            Action::Consult { id, slot } => {
+                let answer = match record.identity(slot) {
+                    Some(identity) => self.peers.consult(slot, identity, reading).await,
+                    None => Answer::failed(Failure::KeyLost),
+                };
+                consulted(machine, self.clock.now(), id, &answer)
+            }
+            Action::Enroll { id, slot, request } => {
+                let current = record.active.and_then(|slot| Some((slot, record.identity(slot)?)));
+                let answer = self.peers.enroll(&request, slot, current, reading).await;
+                enrolled(machine, self.clock.now(), id, &answer)
+            }
             Action::EnsureKey { id, slot, source } => {
                 let answer = self.keys.ensure(slot, source).await;
-                let now = self.clock.now();
-                match &answer {
-                    Ok(spki_sha256) => {
-                        machine.handle(now, Input::KeyReady { id, spki_sha256: *spki_sha256 })
-                    }
-                    Err(failure) => fail(machine, now, id, failure, None),
-                }
+                key_ensured(machine, self.clock.now(), id, &answer)
             }
             Action::EraseKey { id, slot } => {
                 let answer = self.keys.erase(slot).await;
                 done(machine, self.clock.now(), id, &answer)
             }
             Action::Persist { id } => {
-                let answer = self.storage.persist(machine.record()).await;
+                let answer = self.storage.persist(record).await;
                 done(machine, self.clock.now(), id, &answer)
             }
-            Action::Prove { id, slot } => self.prove(machine, id, slot).await,
+            Action::Prove { id, slot } => {
+                let answer = match record.identity(slot) {
+                    Some(identity) => self.peers.prove(slot, identity, reading).await,
+                    None => Answer::failed(Failure::KeyLost),
+                };
+                proven(machine, self.clock.now(), id, &answer)
+            }
             Action::Release { id } => {
                 let answer = self.peers.release().await;
                 done(machine, self.clock.now(), id, &answer)
             }
-        }
-    }
-
-    async fn adopt(
-        &mut self,
-        machine: &mut Machine,
-        id: ActionId,
-        slot: Slot,
-    ) -> Result<(), Unexpected> {
-        let reading = machine.reading(self.clock.now());
-        let answer = match machine.record().identity(slot) {
-            Some(identity) => self.peers.adopt(slot, identity, reading).await,
-            None => Err(Failure::KeyLost),
-        };
-        done(machine, self.clock.now(), id, &answer)
-    }
-
-    async fn enroll(
-        &mut self,
-        machine: &mut Machine,
-        id: ActionId,
-        slot: Slot,
-        request: Request,
-    ) -> Result<(), Unexpected> {
-        let reading = machine.reading(self.clock.now());
-        let record = machine.record();
-        let current = record.active.and_then(|active| Some((active, record.identity(active)?)));
-        let Answer { outcome, server_time } =
-            self.peers.enroll(&request, slot, current, reading).await;
-        let now = self.clock.now();
-        match &outcome {
-            Ok(identity) => machine.handle(now, Input::Enrolled { id, identity, server_time }),
-            Err(failure) => fail(machine, now, id, failure, server_time),
-        }
-    }
-
-    async fn prove(
-        &mut self,
-        machine: &mut Machine,
-        id: ActionId,
-        slot: Slot,
-    ) -> Result<(), Unexpected> {
-        let reading = machine.reading(self.clock.now());
-        let Answer { outcome, server_time } = match machine.record().identity(slot) {
-            Some(identity) => self.peers.prove(slot, identity, reading).await,
-            None => Answer::failed(Failure::KeyLost),
-        };
-        let now = self.clock.now();
-        match &outcome {
-            Ok(Proof { serial, broker }) => {
-                machine.handle(now, Input::Proven { id, serial, broker: *broker, server_time })
-            }
-            Err(failure) => fail(machine, now, id, failure, server_time),
-        }
-    }
-
-    async fn consult(
-        &mut self,
-        machine: &mut Machine,
-        id: ActionId,
-        slot: Slot,
-    ) -> Result<(), Unexpected> {
-        let reading = machine.reading(self.clock.now());
-        let Answer { outcome, server_time } = match machine.record().identity(slot) {
-            Some(identity) => self.peers.consult(slot, identity, reading).await,
-            None => Answer::failed(Failure::KeyLost),
-        };
-        let now = self.clock.now();
-        match &outcome {
-            Ok(Advice { window, retry_after_s }) => {
-                let (window, retry_after_s) = (*window, *retry_after_s);
-                machine.handle(now, Input::Consulted { id, window, retry_after_s, server_time })
-            }
-            Err(failure) => fail(machine, now, id, failure, server_time),
         }
     }
 }
@@ -192,6 +136,73 @@ fn done(
     match answer {
         Ok(()) => machine.handle(now, Input::Done { id }),
         Err(failure) => fail(machine, now, id, failure, None),
+    }
+}
+
+/// Tells the machine of the slot's key.
+#[inline(never)]
+fn key_ensured(
+    machine: &mut Machine,
+    now: Now,
+    id: ActionId,
+    answer: &Result<[u8; 32], Failure>,
+) -> Result<(), Unexpected> {
+    match answer {
+        Ok(spki_sha256) => machine.handle(now, Input::KeyReady { id, spki_sha256: *spki_sha256 }),
+        Err(failure) => fail(machine, now, id, failure, None),
+    }
+}
+
+/// Tells the machine what came of asking for a certificate.
+#[inline(never)]
+fn enrolled(
+    machine: &mut Machine,
+    now: Now,
+    id: ActionId,
+    answer: &Answer<Identity>,
+) -> Result<(), Unexpected> {
+    let Answer { outcome, server_time } = answer;
+    let server_time = *server_time;
+    match outcome {
+        Ok(identity) => machine.handle(now, Input::Enrolled { id, identity, server_time }),
+        Err(failure) => fail(machine, now, id, failure, server_time),
+    }
+}
+
+/// Tells the machine whether provisioner and broker accept an identity.
+#[inline(never)]
+fn proven(
+    machine: &mut Machine,
+    now: Now,
+    id: ActionId,
+    answer: &Answer<Proof>,
+) -> Result<(), Unexpected> {
+    let Answer { outcome, server_time } = answer;
+    let server_time = *server_time;
+    match outcome {
+        Ok(Proof { serial, broker }) => {
+            machine.handle(now, Input::Proven { id, serial, broker: *broker, server_time })
+        }
+        Err(failure) => fail(machine, now, id, failure, server_time),
+    }
+}
+
+/// Tells the machine what the provisioner advises.
+#[inline(never)]
+fn consulted(
+    machine: &mut Machine,
+    now: Now,
+    id: ActionId,
+    answer: &Answer<Advice>,
+) -> Result<(), Unexpected> {
+    let Answer { outcome, server_time } = answer;
+    let server_time = *server_time;
+    match outcome {
+        Ok(Advice { window, retry_after_s }) => {
+            let (window, retry_after_s) = (*window, *retry_after_s);
+            machine.handle(now, Input::Consulted { id, window, retry_after_s, server_time })
+        }
+        Err(failure) => fail(machine, now, id, failure, server_time),
     }
 }
 
@@ -218,7 +229,7 @@ mod tests {
     use crate::event::Event;
     use crate::lifecycle::{BrokerProof, Command, Phase};
     use crate::policy::Policy;
-    use crate::record::{CertificateBytes, Identity, KeySource, Record, Serial, Slot};
+    use crate::record::{CertificateBytes, Identity, KeySource, Record, Request, Serial, Slot};
     use crate::time::{Mono, Reading, Validity};
 
     const START: Wall = Wall(1_800_000_000);

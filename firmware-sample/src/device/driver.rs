@@ -182,8 +182,8 @@ impl<'d, B: Board> Driver<'d, '_, B> {
 }
 
 impl<B: Board> MachineRoom<'_, '_, B> {
-    #[inline(never)]
     /// Lets the shell go on as far as it can, and does what its state asks for.
+    #[inline(never)]
     fn turn(&mut self) -> Result<(), Unexpected> {
         match self.shell.as_mut().poll(&mut Waking::from_waker(Waker::noop())) {
             Poll::Ready(Err(unexpected)) => return Err(unexpected),

@@ -65,8 +65,8 @@ struct Evidence {
 }
 
 impl<B: Board> Provisioner<'_, '_, B> {
-    #[inline(never)]
     /// Asks for a certificate for the key in `slot`; it lies on the desk then.
+    #[inline(never)]
     pub(super) fn enroll(
         &mut self,
         slot: Slot,
@@ -84,8 +84,8 @@ impl<B: Board> Provisioner<'_, '_, B> {
         self.exchange(shown, &mut |client| applicant.enroll(client))
     }
 
-    #[inline(never)]
     /// Asks which certificate the provisioner sees when this identity is shown.
+    #[inline(never)]
     pub(super) fn whoami(&mut self, slot: Slot) -> Answer<Serial> {
         let mut nonce = [0; NONCE_LEN];
         match self.context.random.try_borrow_mut() {
@@ -99,8 +99,8 @@ impl<B: Board> Provisioner<'_, '_, B> {
         with(answer, seen)
     }
 
-    #[inline(never)]
     /// Asks for the time, and when to renew the identity.
+    #[inline(never)]
     pub(super) fn advice(&mut self, slot: Slot) -> Answer<Advice> {
         let (context, mut given) = (self.context, None);
         let answer = self.exchange(Some(slot), &mut |client| {
@@ -216,8 +216,8 @@ impl<B: Board> Applicant<'_, '_, B> {
         }
     }
 
-    #[inline(never)]
     /// Has the key's place proven, where it is in a TPM. The attribute lies at the front of `draft`.
+    #[inline(never)]
     fn attest(
         &self,
         client: &mut Exchange<'_, '_, '_, B>,
@@ -256,8 +256,8 @@ impl<B: Board> Applicant<'_, '_, B> {
         Told { outcome, server_time }
     }
 
-    #[inline(never)]
     /// A PKCS#10 request for the key, signed by it (RFC 2986).
+    #[inline(never)]
     fn sign<'o>(&self, attribute: &[u8], out: &'o mut [u8]) -> Result<&'o [u8], HttpError> {
         let unwritten =
             |_| HttpError::from(TlsError::LocalKey(key_fault(&Failure::KeyUnavailable)));
