@@ -89,7 +89,7 @@ pub fn show_code(f: &mut fmt::Formatter<'_>, room: &str, code: &str) -> fmt::Res
 }
 
 /// Says that the program has panicked; with the feature `panic-text`, where and why. Without it the
-/// texts of all panics that there could be are not even linked, which is a tenth of the program.
+/// texts of all panics that there could be are not even linked.
 pub fn tell_panic<S: Serial>(serial: &S, info: &PanicInfo<'_>) {
     #[cfg(feature = "panic-text")]
     {

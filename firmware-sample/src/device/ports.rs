@@ -4,11 +4,6 @@
 use core::cell::RefCell;
 use core::fmt;
 
-use crate::blocking::block_on;
-use crate::board;
-use crate::console::{info, warn};
-use crate::mqtt::Told;
-use crate::store::FlashStore;
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::event::{Event, Failure};
 use fleetcert_core::port::{
@@ -16,6 +11,12 @@ use fleetcert_core::port::{
 };
 use fleetcert_core::record::{Identity, KeySource, Record, Request, Slot};
 use fleetcert_core::time::{Mono, Now, Reading, Wall};
+
+use crate::blocking::block_on;
+use crate::board;
+use crate::console::{info, warn};
+use crate::mqtt::Told;
+use crate::store::FlashStore;
 
 use super::desk::{Desk, Order, Reply};
 
