@@ -14,6 +14,7 @@
 mod cortex_m4;
 mod der;
 mod equation;
+mod order;
 mod portable;
 
 use core::fmt::Debug;
@@ -108,16 +109,9 @@ fn end_of_chain<E: Ecdsa + Signing>(ecdsa: &E) -> Option<[u8; 32]> {
 /// nonce of one digest in 2^32 is another than the standard's, and no worse.
 #[cfg(any(test, all(feature = "p256-cm4", target_arch = "arm", target_os = "none")))]
 fn nonce(secret: &[u8; SECRET_LEN], digest: &[u8; 32]) -> Zeroizing<[u8; SECRET_LEN]> {
-    let nonce = rfc6979::generate_k::<Sha256, _>(secret.into(), &ORDER.into(), digest.into(), &[]);
+    let nonce = rfc6979::generate_k::<Sha256, _>(secret.into(), &order::octets().into(), digest.into(), &[]);
     Zeroizing::new(nonce.into())
 }
-
-/// The order of the curve (SEC 2 §2.4.2).
-#[cfg(any(test, all(feature = "p256-cm4", target_arch = "arm", target_os = "none")))]
-const ORDER: [u8; SECRET_LEN] = [
-    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-    0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
-];
 
 /// The first example of RFC 6979 §A.2.5, and what follows from it.
 mod example {
@@ -240,11 +234,11 @@ mod tests {
 
     #[test]
     fn zero_and_the_order_and_more_are_no_private_keys() {
-        for secret in [[0; SECRET_LEN], ORDER, [0xff; SECRET_LEN]] {
+        for secret in [[0; SECRET_LEN], order::octets(), [0xff; SECRET_LEN]] {
             assert_eq!(Portable.point(&secret), None);
             assert_eq!(Portable.sign(&secret, &[1; 32]), None);
         }
-        let mut last = ORDER;
+        let mut last = order::octets();
         last[SECRET_LEN - 1] -= 1;
         assert!(Portable.point(&last).is_some());
     }

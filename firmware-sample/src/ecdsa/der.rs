@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Ecdsa, POINT_LEN, SIGNATURE_LEN};
 
 /// The first octet of an uncompressed point (SEC 1 §2.3.3).
-const UNCOMPRESSED: u8 = 4;
+pub(super) const UNCOMPRESSED: u8 = 4;
 
 /// Whether `signature`, DER, over `message` was made with the key of `point`.
 pub(crate) fn is_signed(

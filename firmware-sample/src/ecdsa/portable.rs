@@ -3,8 +3,9 @@
 use p256::ecdsa::signature::hazmat::PrehashSigner as _;
 use p256::ecdsa::{Signature, SigningKey};
 use p256::elliptic_curve::Group as _;
-use p256::{ProjectivePoint, PublicKey, Scalar};
+use p256::{ProjectivePoint, PublicKey};
 
+use super::order::Number;
 use super::{Ecdsa, POINT_LEN, SECRET_LEN, SIGNATURE_LEN, Signing, equation};
 
 /// RustCrypto's `p256`: for every machine.
@@ -44,7 +45,7 @@ impl Signing for Portable {
 }
 
 /// u·G + v·Q, by two bits of both at a time (Straus's trick): in a time that tells what u and v are.
-fn combine(u: &Scalar, v: &Scalar, q: ProjectivePoint) -> ProjectivePoint {
+fn combine(u: Number, v: Number, q: ProjectivePoint) -> ProjectivePoint {
     // At 4i + j: i·G + j·Q.
     let mut multiples = [ProjectivePoint::IDENTITY; 16];
     for at in 1..multiples.len() {
@@ -55,7 +56,7 @@ fn combine(u: &Scalar, v: &Scalar, q: ProjectivePoint) -> ProjectivePoint {
         };
     }
     let mut sum = ProjectivePoint::IDENTITY;
-    for (u, v) in u.to_bytes().into_iter().zip(v.to_bytes()) {
+    for (u, v) in u.octets().into_iter().zip(v.octets()) {
         for shift in [6, 4, 2, 0] {
             sum = sum.double().double();
             let at = (u >> shift & 3) << 2 | v >> shift & 3;
@@ -71,18 +72,20 @@ fn combine(u: &Scalar, v: &Scalar, q: ProjectivePoint) -> ProjectivePoint {
 mod tests {
     use std::vec::Vec;
 
+    use p256::Scalar;
     use p256::ecdsa::VerifyingKey;
     use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
+    use p256::elliptic_curve::ff::PrimeField as _;
     use sha2::{Digest as _, Sha256};
 
     use super::*;
-    use crate::ecdsa::equation::reduced;
 
     /// Numbers that differ in kind: small, large, with long rows of zeros and ones, and any.
     fn scalars() -> Vec<Scalar> {
+        let scalar = |octets: [u8; 32]| Scalar::from_repr(octets.into()).unwrap();
         let small = (0..6_u64).map(Scalar::from);
-        let rows = [[0x55; 32], [0xaa; 32], [0x0f; 32]].map(|row| reduced(&row.into()));
-        let any = (0..4_u8).map(|n| reduced(&Sha256::digest([n])));
+        let rows = [[0x55; 32], [0xaa; 32], [0x0f; 32]].map(scalar);
+        let any = (0..4_u8).map(|n| scalar(Sha256::digest([n]).into()));
         let all: Vec<Scalar> = small.chain(rows).chain(any).collect();
         all.iter().copied().chain(all.iter().map(|scalar| -*scalar)).collect()
     }
@@ -96,7 +99,13 @@ mod tests {
             for q in [g * factor, -(g * factor)] {
                 for u in scalars() {
                     for v in scalars().into_iter().step_by(5) {
-                        assert_eq!(combine(&u, &v, q), g * u + q * v, "{u:?} {v:?} {q:?}");
+                        let [u_number, v_number] =
+                            [u, v].map(|n| Number::reduced(&n.to_repr().into()));
+                        assert_eq!(
+                            combine(u_number, v_number, q),
+                            g * u + q * v,
+                            "{u:?} {v:?} {q:?}"
+                        );
                     }
                 }
             }
