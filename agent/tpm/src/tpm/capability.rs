@@ -77,7 +77,7 @@ impl Properties {
 fn printable(text: &[u8]) -> &str {
     let is_printable = |octet: &u8| octet.is_ascii_graphic() || *octet == b' ';
     let len = text.iter().position(|octet| !is_printable(octet)).unwrap_or(text.len());
-    core::str::from_utf8(&text[..len]).unwrap_or_default().trim_end()
+    core::str::from_utf8(&text[..len]).unwrap_or_default().trim_ascii_end()
 }
 
 impl<T: Transact> Tpm<T> {
