@@ -20,7 +20,7 @@ mod tests;
 
 use core::fmt;
 
-use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
+use fleetcert_core::checksum::CHECKSUM;
 use fleetcert_core::device_id::{DEVICE_ID_LEN_MAX, DeviceId};
 use fleetcert_core::enroll::{LABEL_LEN_MAX, Label, TOKEN_LEN_MAX, Token};
 use fleetcert_core::record::CERTIFICATE_LEN_MAX;
@@ -57,9 +57,6 @@ const CONTENT_LEN_MAX: usize = 2
     + (2 + CERTIFICATE_LEN_MAX)
     + (1 + TOKEN_LEN_MAX)
     + (1 + HOST_LEN_MAX + 2);
-
-/// Small, because it runs once: a table would be a kilobyte of flash.
-const CHECKSUM: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 
 /// A host and a port of it. The host is an IPv4 address in dots or a DNS name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod checksum;
 pub mod der;
 pub mod device_id;
 pub mod enroll;

@@ -11,10 +11,10 @@
 
 mod payload;
 
-use crc::{CRC_32_ISO_HDLC, Crc};
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
+use crate::checksum::CHECKSUM;
 use crate::time::{Validity, Wall};
 use crate::wire::{REQUEST_ID_LEN, SERIAL_LEN_MAX};
 
@@ -33,7 +33,6 @@ pub const RECORD_VERSION: u8 = 1;
 const MAGIC: [u8; 4] = *b"FCRD";
 const HEADER_LEN: usize = MAGIC.len() + 1 + 2;
 const CHECKSUM_LEN: usize = 4;
-const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// One of the two places where a key with its certificate can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 //!
 //! `docs/design/record.md` gives the head octet by octet.
 
-use crc::{CRC_32_ISO_HDLC, Crc};
+use fleetcert_core::checksum::CHECKSUM;
 use fleetcert_core::record::{RECORD_LEN_MAX, RECORD_VERSION};
 
 /// Octets of a head: a multiple of the words of every common flash.
@@ -13,9 +13,6 @@ pub(super) const ENTRY_LEN_MAX: usize = HEAD_LEN + RECORD_LEN_MAX.next_multiple_
 
 /// Before it stands the version of the record.
 const MAGIC: [u8; 3] = *b"FCL";
-
-/// With the table that records are checked with: a program holds it once.
-pub(super) const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// The head of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

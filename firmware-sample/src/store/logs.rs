@@ -16,10 +16,11 @@
 use core::ops::Range;
 
 use embedded_storage_async::nor_flash::NorFlash;
+use fleetcert_core::checksum::CHECKSUM;
 
 use crate::blocking::block_on;
 
-use super::entry::{CHECKSUM, HEAD_LEN, Head};
+use super::entry::{HEAD_LEN, Head};
 use super::layout::{self, LayoutError};
 
 /// Octets that are read at once.
