@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use super::extension::{Extensions, GeneralNames, Purpose};
 use super::inside;
 use super::reader::{Element, Reader, Tag};
+use crate::est::base64;
 use crate::time::Validity;
 use crate::wire::SERIAL_LEN_MAX;
 
@@ -344,15 +345,15 @@ const fn digits(len: usize) -> usize {
     (len * 4).div_ceil(3)
 }
 
-/// RFC 4648 §5, without padding, to a place of so many [`digits`]. Nothing here is secret: how long
-/// it takes may depend on what is written.
+/// RFC 4648 §5, without padding, to a place of so many [`digits`].
 fn write_base64url(octets: &[u8], place: &mut [u8]) {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     for (octets, place) in octets.chunks(3).zip(place.chunks_mut(4)) {
-        let [a, b, c] = [0, 1, 2].map(|at| octets.get(at).copied().unwrap_or(0));
-        let bits = u32::from_be_bytes([0, a, b, c]);
-        for (shift, digit) in [18, 12, 6, 0].into_iter().zip(place) {
-            *digit = DIGITS[(bits >> shift & 0x3f) as usize];
+        for (digit, place) in base64::quartet(octets).into_iter().zip(place) {
+            *place = match digit {
+                b'+' => b'-',
+                b'/' => b'_',
+                _ => digit,
+            };
         }
     }
 }

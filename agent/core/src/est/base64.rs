@@ -4,10 +4,11 @@
 //! suits them all (`docs/design/wire.md`): so the reader strips line ends and the writer knows two
 //! styles. A body may also be PEM, or DER that nobody encoded: a DER SEQUENCE begins with the octet
 //! `0x30`, and base64 of one with `M`, so the first octet tells them apart.
+//!
+//! Digits are written in a time that does not tell which they are, since a token is among what is
+//! encoded. What is decoded is public. The tests have the crate `base64ct` judge both ways.
 
 use core::fmt;
-
-use base64ct::{Base64, Encoding as _};
 
 /// Characters of a full line in [`Style::Wrapped`] (RFC 7468 §2).
 pub const LINE_LEN: usize = 64;
@@ -98,9 +99,47 @@ pub fn encode<'o>(
     for (line, octets) in lines.zip(octets.chunks(line_octets)) {
         let (end, digits) = line.split_last_mut().ok_or(too_small)?;
         *end = b'\n';
-        Base64::encode(octets, digits).map_err(|_| too_small)?;
+        digits.get_mut(..octets.len()).ok_or(too_small)?.copy_from_slice(octets);
+        encode_in_place(digits, octets.len());
     }
     Ok(out)
+}
+
+/// Encodes the `len` octets at the front of `place` where they stand, from the last to the first:
+/// digits never reach what is not encoded yet. `place` has four octets for each three begun.
+pub(crate) fn encode_in_place(place: &mut [u8], len: usize) {
+    for group in (0..len.div_ceil(3)).rev() {
+        let octets = place.get(3 * group..len.min(3 * group + 3)).unwrap_or_default();
+        let digits = quartet(octets);
+        if let Some(place) = place.get_mut(4 * group..4 * group + 4) {
+            place.copy_from_slice(&digits);
+        }
+    }
+}
+
+/// Four digits for one to three octets, padded (RFC 4648 §4).
+pub(crate) fn quartet(octets: &[u8]) -> [u8; 4] {
+    let [a, b, c] = [0, 1, 2].map(|at| octets.get(at).copied().unwrap_or(0));
+    let word = u32::from_be_bytes([0, a, b, c]);
+    let mut digits = [18, 12, 6, 0].map(|shift| digit(word >> shift & 0x3f));
+    digits.iter_mut().skip(octets.len() + 1).for_each(|digit| *digit = b'=');
+    digits
+}
+
+/// The digit of a value below 64: without a branch or a table, either of which would tell the
+/// value by the time it takes.
+const fn digit(value: u32) -> u8 {
+    // All ones where the value is above the limit, else zero.
+    const fn above(value: u32, limit: u32) -> u32 {
+        limit.wrapping_sub(value) >> 8
+    }
+    let [digit, ..] = (value + b'A' as u32)
+        .wrapping_add(above(value, 25) & 6)
+        .wrapping_sub(above(value, 51) & 75)
+        .wrapping_sub(above(value, 61) & 15)
+        .wrapping_add(above(value, 62) & 3)
+        .to_le_bytes();
+    digit
 }
 
 /// Decodes a body where it stands: base64 with any line ends, in PEM armour or not, or DER as it
@@ -117,16 +156,19 @@ pub fn decode_in_place(body: &mut [u8]) -> Result<&mut [u8], DecodeError> {
     let mut quartet = Quartet::default();
     let mut written = 0;
     for at in start..end {
-        let digit = body.get(at).copied().filter(|digit| !is_blank(*digit));
-        let Some(full) = digit.and_then(|digit| quartet.push(digit)) else {
+        let Some(character) = body.get(at).copied().filter(|character| !is_blank(*character))
+        else {
             continue;
         };
-        let mut octets = [0; 3];
-        let octets = full.decode(&mut octets).ok_or(DecodeError::Digits { at })?;
+        quartet.push(character);
+        if quartet.len < 4 {
+            continue;
+        }
+        let (octets, len) = quartet.take().ok_or(DecodeError::Digits { at })?;
         // Three octets at most for four digits: what is written was read before.
-        for octet in octets {
+        for octet in octets.into_iter().take(len) {
             if let Some(free) = body.get_mut(written) {
-                *free = *octet;
+                *free = octet;
             }
             written += 1;
         }
@@ -138,39 +180,41 @@ pub fn decode_in_place(body: &mut [u8]) -> Result<&mut [u8], DecodeError> {
     }
 }
 
-/// The digits read and not yet decoded.
+/// The characters read and not yet decoded.
 #[derive(Default)]
 struct Quartet {
-    digits: [u8; 4],
+    word: u32,
     len: usize,
-    is_behind_padding: bool,
-}
-
-/// Four digits, and whether an end was before them.
-struct Full {
-    digits: [u8; 4],
-    is_behind_padding: bool,
+    /// Padding seen so far: nothing but more of it may follow.
+    padding: usize,
+    is_bad: bool,
 }
 
 impl Quartet {
-    fn push(&mut self, digit: u8) -> Option<Full> {
-        if let Some(free) = self.digits.get_mut(self.len) {
-            *free = digit;
-        }
+    fn push(&mut self, character: u8) {
+        let value = match character {
+            b'A'..=b'Z' => character - b'A',
+            b'a'..=b'z' => character - b'a' + 26,
+            b'0'..=b'9' => character - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => 64,
+        };
+        let is_padding = character == b'=' && self.len >= 2;
+        self.is_bad |= !is_padding && (value == 64 || self.padding > 0);
+        self.padding += usize::from(is_padding);
+        self.word = self.word << 6 | u32::from(value & 0x3f);
         self.len += 1;
-        if self.len < self.digits.len() {
-            return None;
-        }
-        self.len = 0;
-        let full = Full { digits: self.digits, is_behind_padding: self.is_behind_padding };
-        self.is_behind_padding = self.digits.contains(&b'=');
-        Some(full)
     }
-}
 
-impl Full {
-    fn decode(self, out: &mut [u8; 3]) -> Option<&[u8]> {
-        Base64::decode(self.digits, out).ok().filter(|_| !self.is_behind_padding)
+    /// The octets that four characters stand for, and how many of the three. Bits that stand for
+    /// none are zero (RFC 4648 §3.5), or there would be two texts for the same octets.
+    fn take(&mut self) -> Option<([u8; 3], usize)> {
+        let [_, octets @ ..] = self.word.to_be_bytes();
+        let len = 3_usize.checked_sub(self.padding)?;
+        let is_sound = !self.is_bad && octets.iter().skip(len).all(|octet| *octet == 0);
+        (self.len, self.word) = (0, 0);
+        is_sound.then_some((octets, len))
     }
 }
 
@@ -232,7 +276,9 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    use super::{BufferTooSmall, DecodeError, Style, decode_in_place, encode};
+    use base64ct::{Base64, Encoding as _};
+
+    use super::{BufferTooSmall, DecodeError, Style, decode_in_place, digit, encode};
 
     fn decode(text: &[u8]) -> Result<Vec<u8>, DecodeError> {
         let mut body = text.to_vec();
@@ -299,6 +345,46 @@ mod tests {
                 assert_eq!(decode(&encoded(&octets[..len], style)).unwrap(), &octets[..len]);
             }
         }
+    }
+
+    /// Goal: every octet at every place of a quartet is encoded as another writer does it.
+    #[test]
+    fn octets_are_encoded_as_another_writer_does_it() {
+        for octet in 0..=255 {
+            for octets in [&[octet][..], &[octet, !octet], &[!octet, octet, 0x5a ^ octet]] {
+                let judged = Base64::encode_string(octets) + "\n";
+                assert_eq!(encoded(octets, Style::Line), judged.as_bytes());
+            }
+        }
+        let mut digits: Vec<u8> = (0..64).map(digit).collect();
+        digits.sort_unstable();
+        digits.dedup();
+        assert_eq!(digits.len(), 64);
+    }
+
+    /// Goal: what one reader of base64 takes the other takes, for the same octets: all pairs of
+    /// characters at each of two neighbouring places of the last of two quartets, and padding.
+    #[test]
+    fn four_characters_are_taken_as_another_reader_takes_them() {
+        let is_quartets = |text: &[u8]| !text.iter().any(|octet| super::is_blank(*octet));
+        let mut taken = 0;
+        for text in [*b"AAAAAAAA", *b"Zm9vYg==", *b"Zm9vYmE="] {
+            for place in 4..7 {
+                for pair in 0..=u16::MAX {
+                    let mut text = text;
+                    text[place..place + 2].copy_from_slice(&pair.to_be_bytes());
+                    let mut place = [0; 6];
+                    let judged = Base64::decode(text, &mut place).ok();
+                    let mut body = text;
+                    let decoded = decode_in_place(&mut body).ok();
+                    if is_quartets(&text) {
+                        assert_eq!(decoded.as_deref(), judged, "{}", text.escape_ascii());
+                        taken += usize::from(judged.is_some());
+                    }
+                }
+            }
+        }
+        assert!(taken > 3 * 4096, "{taken}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use core::fmt;
 
-use base64ct::{Base64, Encoder};
+use crate::est::base64;
 
 /// What is asked for; the two that EST knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,13 +112,15 @@ impl<'b> RequestWriter<'b> {
             return Err(RequestError::Secret);
         }
         self.put(b"Authorization: Basic ")?;
-        let len = (user.len() + 1 + password.len()).div_ceil(3) * 4;
-        self.fill(len, |out| {
-            let mut encoder = Encoder::<Base64>::new(out).ok()?;
-            for part in [user, ":", password] {
-                encoder.encode(part.as_bytes()).ok()?;
-            }
-            encoder.finish().ok().map(str::len)
+        let start = self.len;
+        for part in [user, ":", password] {
+            self.put(part.as_bytes())?;
+        }
+        let len = core::mem::replace(&mut self.len, start) - start;
+        let digits = len.div_ceil(3) * 4;
+        self.fill(digits, |out| {
+            base64::encode_in_place(out, len);
+            Some(digits)
         })?;
         self.put(b"\r\n")?;
         Ok(self)
