@@ -12,7 +12,8 @@
 mod payload;
 
 use heapless::Vec;
-use serde::{Deserialize, Serialize};
+#[cfg(test)]
+use serde::Serialize;
 
 use crate::checksum::CHECKSUM;
 use crate::time::{Validity, Wall};
@@ -35,7 +36,8 @@ const HEADER_LEN: usize = MAGIC.len() + 1 + 2;
 const CHECKSUM_LEN: usize = 4;
 
 /// One of the two places where a key with its certificate can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Slot {
     /// The first.
     A,
@@ -82,11 +84,13 @@ pub type Serial = Vec<u8, SERIAL_LEN_MAX>;
 pub type CertificateBytes = Vec<u8, CERTIFICATE_LEN_MAX>;
 
 /// The name of one enrollment request; the provisioner issues at most once for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(pub [u8; REQUEST_ID_LEN]);
 
 /// How a request for a certificate is authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// As on first contact: token, factory certificate, attestation, or an operator's approval.
     First,
@@ -109,7 +113,8 @@ impl Kind {
 }
 
 /// Where the key of a request comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeySource {
     /// A new key.
     Fresh,
@@ -118,7 +123,8 @@ pub enum KeySource {
 }
 
 /// A request for a certificate that has been licensed and not yet been answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Its name.
     pub id: RequestId,
@@ -129,7 +135,8 @@ pub struct Request {
 }
 
 /// A certificate with the facts that decisions rest on, so that they need no second parsing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Its serial number.
     pub serial: Serial,
@@ -142,7 +149,8 @@ pub struct Identity {
 }
 
 /// What a slot is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "there is no heap to put the certificate on")]
 pub enum SlotState {
     /// Nothing. A key found here may be erased.
@@ -154,7 +162,8 @@ pub enum SlotState {
 }
 
 /// The device's standing in the fleet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Standing {
     /// A member, or about to become one.
     Member,
@@ -165,7 +174,8 @@ pub enum Standing {
 }
 
 /// How far the retries of the current request have come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retry {
     /// Failures in a row, capped; the exponent of the next wait.
     pub failures: u8,
@@ -176,7 +186,8 @@ pub struct Retry {
 }
 
 /// All that must survive a power cut.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Counts every change; of two readable copies the higher one holds.
     pub generation: u64,
@@ -366,17 +377,16 @@ impl Record {
     /// [`RecordError::TooLong`] if `buffer` is too short; [`RECORD_LEN_MAX`] octets always suffice.
     pub fn emit<'b>(&self, buffer: &'b mut [u8]) -> Result<&'b [u8], RecordError> {
         let space = buffer.get_mut(HEADER_LEN..).ok_or(RecordError::TooLong)?;
-        let payload_len = postcard::to_slice(self, space).map_err(|_| RecordError::TooLong)?.len();
+        let payload_len = self.write_payload(space).ok_or(RecordError::TooLong)?;
         let length = u16::try_from(payload_len).map_err(|_| RecordError::TooLong)?;
-        buffer[..MAGIC.len()].copy_from_slice(&MAGIC);
-        buffer[MAGIC.len()] = RECORD_VERSION;
-        buffer[MAGIC.len() + 1..HEADER_LEN].copy_from_slice(&length.to_le_bytes());
         let end = HEADER_LEN + payload_len;
-        let (covered, free) = buffer.split_at_mut_checked(end).ok_or(RecordError::TooLong)?;
-        let checksum = CHECKSUM.checksum(covered).to_le_bytes();
-        let place = free.get_mut(..CHECKSUM_LEN).ok_or(RecordError::TooLong)?;
-        place.copy_from_slice(&checksum);
-        buffer.get(..end + CHECKSUM_LEN).ok_or(RecordError::TooLong)
+        let whole = buffer.get_mut(..end + CHECKSUM_LEN).ok_or(RecordError::TooLong)?;
+        let (covered, checksum) = whole.split_at_mut(end);
+        covered[..MAGIC.len()].copy_from_slice(&MAGIC);
+        covered[MAGIC.len()] = RECORD_VERSION;
+        covered[MAGIC.len() + 1..HEADER_LEN].copy_from_slice(&length.to_le_bytes());
+        checksum.copy_from_slice(&CHECKSUM.checksum(covered).to_le_bytes());
+        Ok(whole)
     }
 
     /// The active slot is certified; without one at most one slot is named; at the end of life none.
@@ -470,6 +480,45 @@ mod tests {
     fn a_record_survives_writing_and_reading() {
         for record in [Record::new(Wall(5)), renewing()] {
             assert_eq!(Record::parse(&bytes(&record)), Ok(record));
+        }
+    }
+
+    /// Goal: what is written by hand is what serde's derive and postcard would have written.
+    #[test]
+    fn the_payload_is_that_of_postcard() {
+        let certified = |n| SlotState::Certified(identity(n));
+        let records = [
+            Record::new(Wall(127)),
+            renewing(),
+            Record { floor: Wall(u64::MAX), generation: 128, ..renewing() },
+            Record { slots: [request(KeySource::Other), certified(1)], ..renewing() },
+            Record { slots: [certified(1), certified(255)], active: Some(Slot::A), ..renewing() },
+            Record { standing: Standing::Decommissioned, ..Record::new(Wall(1 << 63)) },
+            Record { standing: Standing::Quarantined, ..renewing() },
+        ];
+        for record in records {
+            let payload = postcard::to_slice(&record, &mut [0; 500]).unwrap().to_vec();
+            assert_eq!(bytes(&record), sealed(1, &payload));
+        }
+    }
+
+    /// Goal: a number of more than 64 bits, or a choice that there is not, is refused wherever it is.
+    #[test]
+    fn numbers_and_choices_beyond_their_range_are_refused() {
+        let with = |generation: &[u8], rest: &[u8]| sealed(1, &[generation, rest].concat());
+        let rest = [0, 0, 0, 0, 0, 0, 0, 0];
+        let largest = [&[255; 9][..], &[1]].concat();
+        let read = Record::parse(&with(&largest, &rest)).map(|record| record.generation);
+        assert_eq!(read, Ok(u64::MAX));
+        for too_large in [[&[255; 9][..], &[2]].concat(), [&[128; 10][..], &[0]].concat()] {
+            let read = Record::parse(&with(&too_large, &rest));
+            assert_eq!(read, Err(RecordError::Malformed), "{too_large:?}");
+        }
+        for (at, first) in [(1, 3), (2, 2), (3, 3), (4, 3), (7, 2)] {
+            let mut rest = rest;
+            rest[at] = first;
+            let read = Record::parse(&with(&[0], &rest));
+            assert_eq!(read, Err(RecordError::Malformed), "choice {first} at {at}");
         }
     }
 
@@ -604,7 +653,7 @@ mod tests {
                 let held = record.identity(slot).map(|identity| IdentityView {
                     serial: &identity.serial,
                     validity: identity.validity,
-                    spki_sha256: identity.spki_sha256,
+                    spki_sha256: &identity.spki_sha256,
                     certificate: &identity.certificate,
                 });
                 assert_eq!(found, held);
