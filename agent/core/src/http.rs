@@ -8,12 +8,13 @@
 //! folded header, an octet after the end, an end before the length: each is an error, since what
 //! one party guesses another guesses differently (RFC 9112 §11.2).
 //!
-//! **Why that is sound.** Syntax is read by `httparse`, with its strict defaults; each length is
-//! compared with a named limit and with the buffer before it is used. A peer that sends slowly is
-//! the caller's affair, who has the clock.
+//! **Why that is sound.** Each octet of a head either may stand where it does or ends the reading;
+//! each length is compared with a named limit and with the buffer before it is used. A peer that
+//! sends slowly is the caller's affair, who has the clock.
 
 mod chunked;
 mod date;
+mod head;
 mod request;
 mod response;
 

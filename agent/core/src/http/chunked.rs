@@ -1,7 +1,9 @@
-use httparse::{EMPTY_HEADER, Status, parse_chunk_size, parse_headers};
-
+use super::head::{Scan, is_text};
 use super::response::ResponseError;
-use super::{CHUNK_LINE_LEN_MAX, HEADER_LEN_MAX, HEADERS_MAX};
+use super::{CHUNK_LINE_LEN_MAX, HEADER_LEN_MAX};
+
+/// Hexadecimal digits of a chunk's size, at most.
+const SIZE_DIGITS_MAX: usize = 16;
 
 /// Takes the frame off a chunked body where it stands (RFC 9112 §7.1).
 ///
@@ -80,16 +82,18 @@ impl Chunked {
 
     /// RFC 9112 §7.1 and §7.1.1: what extends a size is passed over.
     fn read_size(&mut self, received: &[u8]) -> Result<Option<usize>, ResponseError> {
-        if received.first().is_some_and(|octet| !octet.is_ascii_hexdigit()) {
-            return Err(ResponseError::Chunk);
-        }
-        match parse_chunk_size(received) {
-            Ok(Status::Complete((len, _))) if len > CHUNK_LINE_LEN_MAX => Err(ResponseError::Chunk),
-            Ok(Status::Complete((len, size))) => {
-                self.phase = self.phase_for(size)?;
-                Ok(Some(len))
+        let len = received.iter().position(|octet| *octet == b'\r').unwrap_or(received.len());
+        let (line, end) = received.split_at(len);
+        let digits = line.iter().take_while(|octet| octet.is_ascii_hexdigit()).count();
+        let (digits, extension) = line.split_at(digits);
+        let is_sound = (digits.len() <= SIZE_DIGITS_MAX && is_extension(extension))
+            && (!digits.is_empty() || received.is_empty());
+        match end {
+            [b'\r', b'\n', ..] if is_sound && len + 2 <= CHUNK_LINE_LEN_MAX => {
+                self.phase = self.phase_for(hexadecimal(digits))?;
+                Ok(Some(len + 2))
             }
-            Ok(Status::Partial) if received.len() < CHUNK_LINE_LEN_MAX => Ok(None),
+            [] | [b'\r'] if is_sound && received.len() < CHUNK_LINE_LEN_MAX => Ok(None),
             _ => Err(ResponseError::Chunk),
         }
     }
@@ -108,14 +112,29 @@ impl Chunked {
 
     /// RFC 9112 §7.1.2: nothing in a trailer is of use here, but it must be one.
     fn read_trailer(&mut self, received: &[u8]) -> Result<Option<usize>, ResponseError> {
-        let mut headers = [EMPTY_HEADER; HEADERS_MAX];
-        match parse_headers(received, &mut headers) {
-            Ok(Status::Complete((len, _))) if len <= HEADER_LEN_MAX => {
+        let mut scan = Scan::TRAILER;
+        match scan.advance(received) {
+            Some(true) if scan.len <= HEADER_LEN_MAX => {
                 self.phase = Phase::Done;
-                Ok(Some(len))
+                Ok(Some(scan.len))
             }
-            Ok(Status::Partial) if received.len() < HEADER_LEN_MAX => Ok(None),
+            Some(false) if scan.len < HEADER_LEN_MAX => Ok(None),
             _ => Err(ResponseError::Trailer),
         }
     }
+}
+
+/// Whether this may stand between a chunk's size and the end of its line (RFC 9112 §7.1.1): blanks,
+/// and whatever follows a semicolon. A line feed alone ends no line here, and is in none.
+fn is_extension(octets: &[u8]) -> bool {
+    let first = octets.iter().find(|octet| !matches!(octet, b' ' | b'\t'));
+    matches!(first, None | Some(b';')) && octets.iter().all(|octet| is_text(*octet))
+}
+
+/// The number that so many hexadecimal digits are.
+fn hexadecimal(digits: &[u8]) -> u64 {
+    digits.iter().fold(0, |number, digit| {
+        let letter = if digit.is_ascii_alphabetic() { 9 } else { 0 };
+        number << 4 | u64::from((digit & 0x0f) + letter)
+    })
 }

@@ -1,13 +1,22 @@
 use crate::time::Wall;
 use crate::time::civil::Civil;
 
-const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-
-const LONG_DAYS: [&str; 7] =
+/// As one form of three has them; the others have the first three letters.
+const DAYS: [&str; 7] =
     ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&[u8; 3]; 12] = [
+    b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
+];
+
+/// What follows the day's name in each form: `@` stands for a letter of the month's name, `_` for
+/// a digit of the day or a blank, and a letter of [`FIELDS`] for a digit of that number.
+const IMF_FIXDATE: &[u8] = b", DD @@@ YYYY hh:mm:ss GMT";
+const RFC_850: &[u8] = b", DD-@@@-YY hh:mm:ss GMT";
+const ASCTIME: &[u8] = b" @@@ _D hh:mm:ss YYYY";
+
+/// The numbers of a form: year, day, hour, minute, second.
+const FIELDS: &[u8; 5] = b"YDhms";
 
 /// Reads an HTTP-date in any of the three forms that a recipient must accept (RFC 9110 §5.6.7);
 /// from 1970 on. A two-digit year is of the century that begins with 1970: there is no clock here
@@ -15,109 +24,55 @@ const MONTHS: [&str; 12] =
 #[must_use]
 #[doc(alias = "IMF-fixdate")]
 pub fn parse_date(text: &str) -> Option<Wall> {
-    let mut cursor = Cursor(text);
-    let date = match text.find(',') {
-        Some(3) => imf_fixdate(&mut cursor),
-        Some(_) => rfc850_date(&mut cursor),
-        None => asctime_date(&mut cursor),
+    let (name_len, form) = match text.find(',') {
+        Some(3) => (3, IMF_FIXDATE),
+        Some(len) => (len, RFC_850),
+        None => (3, ASCTIME),
     };
-    date.filter(|_| cursor.0.is_empty())
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`
-fn imf_fixdate(cursor: &mut Cursor<'_>) -> Option<Wall> {
-    cursor.one_of(&DAYS)?;
-    cursor.literal(", ")?;
-    let day = cursor.number(2)?;
-    cursor.literal(" ")?;
-    let month = cursor.month()?;
-    cursor.literal(" ")?;
-    let year = cursor.number(4)?;
-    cursor.literal(" ")?;
-    let time = cursor.time()?;
-    cursor.literal(" GMT")?;
-    wall(year, month, day, time)
-}
-
-/// `Sunday, 06-Nov-94 08:49:37 GMT`
-fn rfc850_date(cursor: &mut Cursor<'_>) -> Option<Wall> {
-    cursor.one_of(&LONG_DAYS)?;
-    cursor.literal(", ")?;
-    let day = cursor.number(2)?;
-    cursor.literal("-")?;
-    let month = cursor.month()?;
-    cursor.literal("-")?;
-    let year = cursor.number(2)?;
-    cursor.literal(" ")?;
-    let time = cursor.time()?;
-    cursor.literal(" GMT")?;
-    let century = if year < 70 { 2000 } else { 1900 };
-    wall(century + year, month, day, time)
-}
-
-/// `Sun Nov  6 08:49:37 1994`
-fn asctime_date(cursor: &mut Cursor<'_>) -> Option<Wall> {
-    cursor.one_of(&DAYS)?;
-    cursor.literal(" ")?;
-    let month = cursor.month()?;
-    cursor.literal(" ")?;
-    let day = match cursor.literal(" ") {
-        Some(()) => cursor.number(1)?,
-        None => cursor.number(2)?,
+    let (name, rest) = text.as_bytes().split_at_checked(name_len)?;
+    let is_day = |day: &str| {
+        day.as_bytes().starts_with(name) && (form != RFC_850 || day.len() == name.len())
     };
-    cursor.literal(" ")?;
-    let time = cursor.time()?;
-    cursor.literal(" ")?;
-    let year = cursor.number(4)?;
-    wall(year, month, day, time)
+    if !DAYS.into_iter().any(is_day) || rest.len() != form.len() {
+        return None;
+    }
+    let [year, day, hour, minute, second] = numbers(form, rest)?;
+    let century = match year {
+        _ if form != RFC_850 => 0,
+        0..70 => 2000,
+        _ => 1900,
+    };
+    let second = if second == 60 { 59 } else { second };
+    Civil { year: century + year, month: month(form, rest)?, day, hour, minute, second }.wall()
 }
 
-/// A time of day: hour, minute, second.
-struct Time(u16, u16, u16);
-
-fn wall(year: u16, month: u16, day: u16, time: Time) -> Option<Wall> {
-    let Time(hour, minute, second) = time;
-    Civil { year, month, day, hour, minute, second }.wall()
+/// The numbers at the places that the form has for them, if all that is no number is as in the form.
+fn numbers(form: &[u8], text: &[u8]) -> Option<[u16; 5]> {
+    let mut numbers = [0; FIELDS.len()];
+    for (wanted, found) in form.iter().zip(text) {
+        let wanted = match (wanted, found) {
+            (b'@', _) | (b'_', b' ') => continue,
+            (b'_', _) => &b'D',
+            _ => wanted,
+        };
+        match FIELDS.iter().position(|field| field == wanted) {
+            Some(field) if found.is_ascii_digit() => {
+                let number = numbers.get_mut(field)?;
+                *number = *number * 10 + u16::from(found & 0x0f);
+            }
+            None if wanted == found => {}
+            _ => return None,
+        }
+    }
+    Some(numbers)
 }
 
-struct Cursor<'a>(&'a str);
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a str> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn literal(&mut self, wanted: &str) -> Option<()> {
-        self.0 = self.0.strip_prefix(wanted)?;
-        Some(())
-    }
-
-    fn one_of(&mut self, names: &[&str]) -> Option<()> {
-        names.iter().find_map(|name| self.literal(name))
-    }
-
-    fn month(&mut self) -> Option<u16> {
-        let name = self.take(3)?;
-        let index = MONTHS.iter().position(|month| *month == name)?;
-        u16::try_from(index + 1).ok()
-    }
-
-    fn number(&mut self, digits: usize) -> Option<u16> {
-        let text = self.take(digits)?;
-        text.bytes().all(|octet| octet.is_ascii_digit()).then(|| text.parse().ok())?
-    }
-
-    fn time(&mut self) -> Option<Time> {
-        let hour = self.number(2)?;
-        self.literal(":")?;
-        let minute = self.number(2)?;
-        self.literal(":")?;
-        let second = self.number(2)?;
-        let second = if second == 60 { 59 } else { second };
-        Some(Time(hour, minute, second))
-    }
+/// The month whose name stands where the form has it, from 1.
+fn month(form: &[u8], text: &[u8]) -> Option<u16> {
+    let at = form.iter().position(|octet| *octet == b'@')?;
+    let name = text.get(at..)?.first_chunk()?;
+    let before = MONTHS.iter().position(|month| *month == name)?;
+    u16::try_from(before + 1).ok()
 }
 
 #[cfg(test)]

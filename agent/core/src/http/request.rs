@@ -1,5 +1,6 @@
 use core::fmt;
 
+use super::head::is_token;
 use crate::est::base64;
 
 /// What is asked for; the two that EST knows.
@@ -187,11 +188,6 @@ impl<'b> RequestWriter<'b> {
         self.len = end;
         Ok(())
     }
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }
 
 impl fmt::Display for RequestError {

@@ -1,10 +1,9 @@
 use core::fmt;
 
-use httparse::{EMPTY_HEADER, Header, Status};
-
 use super::chunked::Chunked;
 use super::date::parse_date;
-use super::{BODY_LEN_MAX, HEADER_LEN_MAX, HEADERS_MAX, INTERIM_MAX};
+use super::head::{Scan, status, values};
+use super::{BODY_LEN_MAX, HEADER_LEN_MAX, INTERIM_MAX};
 use crate::time::Wall;
 
 /// Why what a peer sends is no response, or none that we take.
@@ -29,7 +28,8 @@ pub enum ResponseError {
         /// The octets that the buffer has.
         len: usize,
     },
-    /// The status line or a header is malformed, or there are more than [`HEADERS_MAX`] headers.
+    /// The status line or a header is malformed, or there are more than
+    /// [`HEADERS_MAX`](super::HEADERS_MAX) headers.
     Head,
     /// The head is longer than [`HEADER_LEN_MAX`].
     HeaderLength {
@@ -75,17 +75,13 @@ pub struct ResponseReader<'b> {
     buffer: &'b mut [u8],
     filled: usize,
     interim: u8,
+    scan: Scan,
+    /// Of the response whose body is read.
+    head: Head,
     phase: Phase,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    Body { head: Head, framing: Framing },
-    Done { head: Head, end: usize },
-    Head { closed_early: ResponseError },
-}
-
-/// The head of a final response, which begins at the front of the buffer.
+/// The head of a response, which begins at the front of the buffer.
 #[derive(Clone, Copy, Debug)]
 struct Head {
     len: usize,
@@ -93,11 +89,13 @@ struct Head {
     closes: bool,
 }
 
-/// Where a body ends (RFC 9112 §6.3).
+/// What is being read; of a body, where it ends (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug)]
-enum Framing {
+enum Phase {
     Chunked(Chunked),
     Close { max: usize },
+    Done { end: usize },
+    Head,
     Length { end: usize },
 }
 
@@ -122,8 +120,8 @@ impl<'b> ResponseReader<'b> {
     /// A reader that has received nothing yet.
     #[must_use]
     pub const fn new(buffer: &'b mut [u8]) -> Self {
-        let phase = Phase::Head { closed_early: ResponseError::Closed };
-        Self { buffer, filled: 0, interim: 0, phase }
+        let head = Head { len: 0, status: 0, closes: false };
+        Self { buffer, filled: 0, interim: 0, scan: Scan::HEAD, head, phase: Phase::Head }
     }
 
     /// Where to receive next. Not empty as long as [`advance`](Self::advance) says
@@ -143,22 +141,19 @@ impl<'b> ResponseReader<'b> {
             return self.end();
         }
         self.filled = self.filled.saturating_add(received).min(self.buffer.len());
-        while let Phase::Head { .. } = self.phase {
-            let Some((head, framing)) = self.read_head()? else {
-                return self.more();
-            };
-            self.phase = Phase::Body { head, framing };
-            self.skip_interim(head)?;
-        }
-        let Phase::Body { head, framing } = self.phase else {
-            return self.surplus();
-        };
-        match self.read_body(head, framing)? {
-            Some(end) => {
-                self.phase = Phase::Done { head, end };
-                self.surplus()
+        while let Phase::Head = self.phase
+            && self.read_head()?
+        {}
+        self.read_body()?;
+        let len = self.buffer.len();
+        match self.phase {
+            // Nothing may follow a response: there was one request.
+            Phase::Done { end } if self.filled > end => {
+                Err(ResponseError::Surplus { found: self.filled - end })
             }
-            None => self.more(),
+            Phase::Done { .. } => Ok(Progress::Done),
+            _ if self.filled < len => Ok(Progress::More),
+            _ => Err(ResponseError::Full { len }),
         }
     }
 
@@ -168,100 +163,75 @@ impl<'b> ResponseReader<'b> {
     ///
     /// [`ResponseError::Truncated`] if it is not.
     pub fn finish(self) -> Result<Response<'b>, ResponseError> {
-        let Phase::Done { head, end } = self.phase else {
+        let Phase::Done { end } = self.phase else {
             return Err(ResponseError::Truncated);
         };
         let octets = self.buffer.get_mut(..end).unwrap_or_default();
-        let (front, body) =
-            octets.split_at_mut_checked(head.len).ok_or(ResponseError::Truncated)?;
-        let Head { status, closes, .. } = head;
+        let Head { len, status, closes } = self.head;
+        let (front, body) = octets.split_at_mut_checked(len).ok_or(ResponseError::Truncated)?;
         Ok(Response { head: ResponseHead { octets: front, status, closes }, body })
     }
 
     fn end(&mut self) -> Result<Progress, ResponseError> {
         match self.phase {
-            Phase::Head { closed_early } if self.filled == 0 => Err(closed_early),
-            Phase::Body { head, framing: Framing::Close { .. } } => {
-                self.phase = Phase::Done { head, end: self.filled };
+            Phase::Head if self.filled == 0 && self.interim == 0 => Err(ResponseError::Closed),
+            Phase::Close { .. } => {
+                self.phase = Phase::Done { end: self.filled };
                 Ok(Progress::Done)
             }
             Phase::Done { .. } => Ok(Progress::Done),
-            Phase::Body { .. } | Phase::Head { .. } => Err(ResponseError::Truncated),
+            Phase::Chunked(_) | Phase::Head | Phase::Length { .. } => Err(ResponseError::Truncated),
         }
     }
 
-    fn more(&self) -> Result<Progress, ResponseError> {
-        let len = self.buffer.len();
-        if self.filled < len { Ok(Progress::More) } else { Err(ResponseError::Full { len }) }
-    }
-
-    /// Nothing may follow a response: there was one request.
-    fn surplus(&self) -> Result<Progress, ResponseError> {
-        match self.phase {
-            Phase::Done { end, .. } if self.filled > end => {
-                Err(ResponseError::Surplus { found: self.filled - end })
-            }
-            _ => Ok(Progress::Done),
-        }
-    }
-
-    fn read_head(&self) -> Result<Option<(Head, Framing)>, ResponseError> {
+    /// Reads a head, and says whether it was whole.
+    fn read_head(&mut self) -> Result<bool, ResponseError> {
         let received = self.buffer.get(..self.filled).unwrap_or_default();
-        let mut headers = [EMPTY_HEADER; HEADERS_MAX];
-        let mut response = httparse::Response::new(&mut headers);
-        let status = response.parse(received).map_err(|_| ResponseError::Head)?;
-        let found = match status {
-            Status::Complete(len) => len,
-            Status::Partial => received.len(),
-        };
+        let is_whole = self.scan.advance(received).ok_or(ResponseError::Head)?;
+        let found = self.scan.len;
         if found > HEADER_LEN_MAX {
             return Err(ResponseError::HeaderLength { found });
         }
-        if status.is_partial() {
-            return Ok(None);
+        let Some(octets) = received.get(..found).filter(|_| is_whole) else { return Ok(false) };
+        let (status, is_http_10) = status(octets);
+        self.phase = framing(octets, status, is_http_10, self.buffer.len() - found)?;
+        let ends_with_it = matches!(self.phase, Phase::Close { .. });
+        let closes = is_http_10 || ends_with_it || has_close(octets);
+        self.head = Head { len: found, status, closes };
+        match status {
+            found @ (0..=99 | 101) => Err(ResponseError::Status { found }),
+            100..=199 => self.skip_interim().map(|()| true),
+            _ => Ok(true),
         }
-        let space = self.buffer.len() - found;
-        let is_http_10 = response.version == Some(0);
-        let mut head = Head {
-            len: found,
-            status: response.code.unwrap_or_default(),
-            closes: is_http_10 || has_close(response.headers),
-        };
-        let framing = framing(head, is_http_10, response.headers, space)?;
-        head.closes |= matches!(framing, Framing::Close { .. });
-        Ok(Some((head, framing)))
     }
 
     /// RFC 9110 §15.2: interim responses are passed over.
-    fn skip_interim(&mut self, head: Head) -> Result<(), ResponseError> {
-        match head.status {
-            found @ (0..=99 | 101) => Err(ResponseError::Status { found }),
-            100..=199 if self.interim == INTERIM_MAX => Err(ResponseError::Interim),
-            100..=199 => {
-                self.interim += 1;
-                self.buffer.copy_within(head.len..self.filled, 0);
-                self.filled -= head.len;
-                self.phase = Phase::Head { closed_early: ResponseError::Truncated };
-                Ok(())
-            }
-            _ => Ok(()),
+    fn skip_interim(&mut self) -> Result<(), ResponseError> {
+        if self.interim == INTERIM_MAX {
+            return Err(ResponseError::Interim);
         }
+        self.interim += 1;
+        self.buffer.copy_within(self.head.len..self.filled, 0);
+        self.filled -= self.head.len;
+        (self.scan, self.phase) = (Scan::HEAD, Phase::Head);
+        Ok(())
     }
 
-    /// Says where the body ends, if it was received to its end.
-    fn read_body(&mut self, head: Head, framing: Framing) -> Result<Option<usize>, ResponseError> {
-        match framing {
-            Framing::Chunked(mut chunked) => {
-                let end = chunked.decode(self.buffer, &mut self.filled)?;
-                self.phase = Phase::Body { head, framing: Framing::Chunked(chunked) };
-                Ok(end)
+    /// Reads what was received of a body.
+    fn read_body(&mut self) -> Result<(), ResponseError> {
+        let end = match &mut self.phase {
+            Phase::Chunked(chunked) => chunked.decode(self.buffer, &mut self.filled)?,
+            Phase::Close { max } => {
+                let (found, max) = (self.filled - self.head.len, *max);
+                return if found > max { Err(too_long(found, max)) } else { Ok(()) };
             }
-            Framing::Close { max } => {
-                let found = self.filled - head.len;
-                if found > max { Err(too_long(found, max)) } else { Ok(None) }
-            }
-            Framing::Length { end } => Ok((self.filled >= end).then_some(end)),
+            Phase::Length { end } => Some(*end).filter(|end| self.filled >= *end),
+            Phase::Done { .. } | Phase::Head => None,
+        };
+        if let Some(end) = end {
+            self.phase = Phase::Done { end };
         }
+        Ok(())
     }
 }
 
@@ -271,45 +241,37 @@ fn too_long(found: usize, max: usize) -> ResponseError {
 
 /// RFC 9112 §6.3; `space` is what the buffer leaves behind the head.
 fn framing(
-    head: Head,
+    head: &[u8],
+    status: u16,
     is_http_10: bool,
-    headers: &[Header<'_>],
     space: usize,
-) -> Result<Framing, ResponseError> {
-    let length = content_length(headers)?;
+) -> Result<Phase, ResponseError> {
+    let length = content_length(head)?;
     let max = space.min(BODY_LEN_MAX);
-    let is_chunked = is_chunked(headers)?;
+    let is_chunked = is_chunked(head)?;
     if is_chunked && (length.is_some() || is_http_10) {
         return Err(ResponseError::TransferEncoding);
     }
-    if matches!(head.status, 100..=199 | 204 | 304) {
-        return Ok(Framing::Length { end: head.len });
+    if matches!(status, 100..=199 | 204 | 304) {
+        return Ok(Phase::Length { end: head.len() });
     }
     if is_chunked {
-        return Ok(Framing::Chunked(Chunked::new(head.len, max)));
+        return Ok(Phase::Chunked(Chunked::new(head.len(), max)));
     }
     let Some(found) = length else {
         // One octet must be left to learn that the connection has ended.
-        return Ok(Framing::Close { max: space.saturating_sub(1).min(BODY_LEN_MAX) });
+        return Ok(Phase::Close { max: space.saturating_sub(1).min(BODY_LEN_MAX) });
     };
     match usize::try_from(found) {
-        Ok(len) if len <= max => Ok(Framing::Length { end: head.len + len }),
+        Ok(len) if len <= max => Ok(Phase::Length { end: head.len() + len }),
         _ => Err(ResponseError::BodyLength { found, max }),
     }
 }
 
-fn named<'h, 'b>(
-    headers: &'h [Header<'b>],
-    name: &'h str,
-) -> impl Iterator<Item = &'b [u8]> + use<'h, 'b> {
-    let is_named = move |header: &&Header<'_>| header.name.eq_ignore_ascii_case(name);
-    headers.iter().filter(is_named).map(|header| header.value.trim_ascii())
-}
-
 /// RFC 9110 §8.6: digits, and if it is given more than once, the same.
-fn content_length(headers: &[Header<'_>]) -> Result<Option<u64>, ResponseError> {
+fn content_length(head: &[u8]) -> Result<Option<u64>, ResponseError> {
     let mut length = None;
-    for value in named(headers, "Content-Length") {
+    for value in values(head, "Content-Length") {
         let found = decimal(value).ok_or(ResponseError::ContentLength)?;
         if length.replace(found).is_some_and(|before| before != found) {
             return Err(ResponseError::ContentLength);
@@ -319,8 +281,8 @@ fn content_length(headers: &[Header<'_>]) -> Result<Option<u64>, ResponseError> 
 }
 
 /// RFC 9112 §6.1: the only coding that every recipient knows, once.
-fn is_chunked(headers: &[Header<'_>]) -> Result<bool, ResponseError> {
-    let mut codings = named(headers, "Transfer-Encoding");
+fn is_chunked(head: &[u8]) -> Result<bool, ResponseError> {
+    let mut codings = values(head, "Transfer-Encoding");
     match (codings.next(), codings.next()) {
         (None, _) => Ok(false),
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(true),
@@ -329,8 +291,8 @@ fn is_chunked(headers: &[Header<'_>]) -> Result<bool, ResponseError> {
 }
 
 /// RFC 9112 §9.6.
-fn has_close(headers: &[Header<'_>]) -> bool {
-    named(headers, "Connection")
+fn has_close(head: &[u8]) -> bool {
+    values(head, "Connection")
         .flat_map(|value| value.split(|octet| *octet == b','))
         .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
@@ -361,10 +323,7 @@ impl<'b> ResponseHead<'b> {
     /// The value of the first header with this name, whatever its case, if it is ASCII.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'b str> {
-        let mut headers = [EMPTY_HEADER; HEADERS_MAX];
-        let mut response = httparse::Response::new(&mut headers);
-        response.parse(self.octets).ok()?;
-        let value = named(response.headers, name).next()?;
+        let value = values(self.octets, name).next()?;
         core::str::from_utf8(value).ok().filter(|text| text.is_ascii())
     }
 
