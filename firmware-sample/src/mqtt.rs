@@ -31,7 +31,7 @@ use core::ops::Range;
 use embedded_io::{Read, ReadReady, Write};
 use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::event::Failure;
-use fleetcert_core::topic::{Channel, Topic};
+use fleetcert_core::topic::Channel;
 
 use crate::console::{info, show_code, warn};
 use crate::tls::{Connection, TlsError};
@@ -40,15 +40,13 @@ use self::outbox::SUBSCRIBE_ID;
 use self::packet::{Connect, DISCONNECT, Header, Incoming, PINGREQ, PublishHead};
 
 pub use self::command::{
-    Asked, COMMAND_ID_LEN_MAX, CommandId, HEARD_LEN_MAX, Heard, Order, RESULT_LEN_MAX, Refusal,
-    result, verdict,
+    Asked, COMMAND_ID_LEN_MAX, CommandId, HEARD_LEN_MAX, Heard, Order, Refusal, result, verdict,
 };
-pub use self::event::{EVENT_LEN_MAX, Told, event};
+pub use self::event::{Told, event};
+pub use self::json::{JSON_LEN_MAX, Json};
 pub use self::outbox::{IN_FLIGHT_MAX, Outbox, PUBLISH_LEN_MAX, PublishError, Ticket};
 pub use self::packet::PacketError;
-pub use self::payload::{
-    PHASE_LEN_MAX, STATE_LEN_MAX, Seen, TELEMETRY_LEN_MAX, birth, death, parse_state, telemetry,
-};
+pub use self::payload::{Seen, birth, death, parse_state, telemetry};
 
 /// Octets of a packet that is given out, at most: a longer one is passed over.
 pub const RECEIVE_LEN: usize = 1024;
@@ -106,13 +104,11 @@ pub struct Introduction<'i, 'b> {
 
 /// What a poll has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event<'e> {
+pub enum Event {
     /// The broker has this message.
     Acknowledged(Ticket),
-    /// A command to this device.
+    /// A command to this device: [`Session::payload`].
     Command {
-        /// Unread.
-        payload: &'e [u8],
         /// Whether the broker had kept it: then it is refused, commands are for now.
         is_retained: bool,
     },
@@ -121,11 +117,9 @@ pub enum Event<'e> {
         /// Octets of its packet.
         len: usize,
     },
-    /// A state of this device, as the broker has it: perhaps of an earlier session.
-    State {
-        /// Unread.
-        payload: &'e [u8],
-    },
+    /// A state of this device, as the broker has it: perhaps of an earlier session;
+    /// [`Session::payload`].
+    State,
     /// The broker has taken the subscriptions.
     Subscribed,
 }
@@ -155,19 +149,6 @@ pub enum MqttError {
     Unsubscribed,
 }
 
-/// What came, with its place in the buffer.
-struct Delivery {
-    kind: Kind,
-    payload: Range<usize>,
-    is_retained: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Command,
-    State,
-}
-
 /// A session with the broker.
 pub struct Session<'s, S> {
     stream: S,
@@ -179,6 +160,8 @@ pub struct Session<'s, S> {
     heard_ms: u64,
     pinged_ms: Option<u64>,
     inbox: &'s mut Inbox,
+    /// Where the message is that the last poll gave out.
+    payload: Range<usize>,
     /// What the last poll gave out: to be acknowledged.
     owed: Option<u16>,
 }
@@ -188,24 +171,19 @@ pub struct Session<'s, S> {
 pub struct Inbox {
     octets: [u8; RECEIVE_LEN],
     filled: usize,
-    /// Octets at the front that were read.
+    /// Octets at the front that were given out.
     done: usize,
-    /// Octets of a packet that is passed over which have not come yet, and of the whole packet.
-    passing: Option<Passing>,
+    passing: Passing,
 }
 
+/// A packet that is passed over.
 #[derive(Clone, Copy)]
 struct Passing {
+    /// Its octets that have not come yet; 0 when there is no such packet.
     left: usize,
+    /// Its octets.
     len: usize,
     id: Option<u16>,
-}
-
-/// What the inbox has at its front.
-enum Front {
-    Nothing,
-    Packet { header: Header },
-    Passed(Passing),
 }
 
 impl<'s, S: Stream> Session<'s, S> {
@@ -217,7 +195,7 @@ impl<'s, S: Stream> Session<'s, S> {
     ///
     /// [`MqttError`]; `outbox` has lost nothing.
     pub fn open(
-        mut stream: S,
+        stream: S,
         introduction: Introduction<'s, '_>,
         outbox: &'s mut Outbox,
         inbox: &'s mut Inbox,
@@ -226,9 +204,6 @@ impl<'s, S: Stream> Session<'s, S> {
         let Introduction { device_id, keep_alive_s, birth, .. } = introduction;
         outbox.begin();
         inbox.clear();
-        let state = Topic { device_id: device_id.clone(), channel: Channel::State };
-        outbox.announce(&state, birth).map_err(|_| MqttError::Introduction)?;
-        connect(&mut stream, &introduction)?;
         let mut session = Self {
             stream,
             outbox,
@@ -238,9 +213,11 @@ impl<'s, S: Stream> Session<'s, S> {
             heard_ms: now_ms,
             pinged_ms: None,
             inbox,
+            payload: 0..0,
             owed: None,
         };
-        session.subscribe()?;
+        session.announce(birth).map_err(|_| MqttError::Introduction)?;
+        session.greet(&introduction, now_ms)?;
         session.send_waiting(now_ms)?;
         Ok(session)
     }
@@ -256,8 +233,7 @@ impl<'s, S: Stream> Session<'s, S> {
         payload: &[u8],
         is_retained: bool,
     ) -> Result<Ticket, PublishError> {
-        let topic = Topic { device_id: self.device_id.clone(), channel };
-        self.outbox.push(&topic, payload, is_retained)
+        self.outbox.push(channel.name(self.device_id), payload, is_retained)
     }
 
     /// Says a birth, kept by the broker, at the next poll: the state has changed, or a late death
@@ -267,8 +243,7 @@ impl<'s, S: Stream> Session<'s, S> {
     ///
     /// [`PublishError::Full`] as long as the one before has not arrived.
     pub fn announce(&mut self, birth: &[u8]) -> Result<(), PublishError> {
-        let topic = Topic { device_id: self.device_id.clone(), channel: Channel::State };
-        self.outbox.announce(&topic, birth)
+        self.outbox.announce(Channel::State.name(self.device_id), birth)
     }
 
     /// Does what is to be done at `now_ms`, and returns at once; to be called again until it says
@@ -277,71 +252,75 @@ impl<'s, S: Stream> Session<'s, S> {
     /// # Errors
     ///
     /// [`MqttError`]: the session is over, and to be dropped.
-    pub fn poll(&mut self, now_ms: u64) -> Result<Option<Event<'_>>, MqttError> {
-        self.inbox.forget();
+    pub fn poll(&mut self, now_ms: u64) -> Result<Option<Event>, MqttError> {
         if let Some(id) = self.owed.take() {
-            self.acknowledge(id, now_ms)?;
+            self.say(&packet::puback(id), now_ms)?;
         }
         self.send_waiting(now_ms)?;
         let mut reads = 0..READS_MAX;
-        let delivery = loop {
-            let (event, delivery) = match self.inbox.front()? {
-                Front::Nothing if reads.next().is_some() && self.receive(now_ms)? => (None, None),
-                Front::Nothing => break None,
-                Front::Passed(Passing { len, id, .. }) => {
-                    self.owed = id;
-                    (Some(Event::PassedOver { len }), None)
+        loop {
+            if let Some(incoming) = self.inbox.next()? {
+                let event = self.take(incoming, now_ms)?;
+                if event.is_some() {
+                    return Ok(event);
                 }
-                Front::Packet { header } => self.take(header, now_ms)?,
-            };
-            if event.is_some() {
-                return Ok(event);
+            } else if reads.next().is_none() || !self.receive(now_ms)? {
+                break;
             }
-            if delivery.is_some() {
-                break delivery;
-            }
-        };
-        if delivery.is_none() {
-            self.keep_alive(now_ms)?;
         }
-        Ok(delivery.map(|delivery| delivery.event(&self.inbox.octets)))
+        self.keep_alive(now_ms)?;
+        Ok(None)
+    }
+
+    /// What is in the message that the last poll gave out, unread.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.inbox.octets.get(self.payload.clone()).unwrap_or_default()
     }
 
     /// Ends the session in order: no last will is said. Waits for the broker to end the
     /// connection, as long as the stream does, and takes the acknowledgements that are on their
     /// way: then the broker has seen the end of this session before the beginning of the next.
     pub fn close(mut self) -> S {
-        self.inbox.forget();
-        let said = self.stream.write_all(&DISCONNECT).and_then(|()| self.stream.flush());
+        let said = self.say(&DISCONNECT, self.sent_ms);
         let mut left = if said.is_ok() { GOODBYE_PACKETS_MAX } else { 0 };
         while left > 0 {
             left -= 1;
-            match self.inbox.front() {
-                Ok(Front::Nothing) => match self.stream.read(self.inbox.space()) {
-                    Ok(len @ 1..) => self.inbox.fill(len),
-                    Ok(0) | Err(_) => break,
-                },
-                Ok(Front::Packet { header }) => {
-                    if let Ok(Incoming::PubAck { id }) = self.inbox.packet(header) {
-                        self.outbox.acknowledge(id);
-                    }
-                    self.inbox.forget();
-                }
-                Ok(Front::Passed(_)) => {}
+            match self.await_packet() {
+                Ok(Incoming::PubAck { id }) => drop(self.outbox.acknowledge(id)),
+                Ok(_) => {}
                 Err(_) => break,
             }
         }
         self.stream
     }
 
-    fn subscribe(&mut self) -> Result<(), MqttError> {
-        let topic = |channel| Topic { device_id: self.device_id.clone(), channel }.emit();
-        let (command, state) = (topic(Channel::Command), topic(Channel::State));
+    /// CONNECT, CONNACK, and SUBSCRIBE.
+    fn greet(&mut self, introduction: &Introduction<'_, '_>, now_ms: u64) -> Result<(), MqttError> {
+        let Introduction { device_id, generation, keep_alive_s, .. } = *introduction;
+        let state = Channel::State.name(device_id);
+        let will = death(generation);
+        let (client_id, will) = (device_id.as_str(), will.as_str());
+        let hello = Connect { client_id, keep_alive_s, will_topic: state, will };
         let mut packet = [0; HELLO_LEN_MAX];
-        let len = packet::subscribe(&[&command, &state], SUBSCRIBE_ID, &mut packet)
-            .map_err(|_| MqttError::Introduction)?;
-        self.stream.write_all(packet.get(..len).unwrap_or_default())?;
-        Ok(())
+        let len = packet::connect(&hello, &mut packet);
+        self.say_hello(&packet, len, now_ms)?;
+        self.welcome()?;
+        let topics = [Channel::Command.name(device_id), state];
+        let len = packet::subscribe(&topics, SUBSCRIBE_ID, &mut packet);
+        self.say_hello(&packet, len, now_ms)
+    }
+
+    /// The broker's word that it accepts us.
+    fn welcome(&mut self) -> Result<(), MqttError> {
+        match self.await_packet()? {
+            Incoming::ConnAck { code: 0, is_session_present } => {
+                info(format_args!("broker: session present {is_session_present}"));
+                Ok(())
+            }
+            Incoming::ConnAck { code, .. } => Err(MqttError::Unwelcome { code }),
+            _ => Err(MqttError::Unexpected),
+        }
     }
 
     fn send_waiting(&mut self, now_ms: u64) -> Result<(), MqttError> {
@@ -350,11 +329,19 @@ impl<'s, S: Stream> Session<'s, S> {
             self.stream.write_all(packet)?;
             has_sent = true;
         }
-        if has_sent {
-            self.stream.flush()?;
-            self.sent_ms = now_ms;
-        }
-        Ok(())
+        // All that is left to be done is to flush.
+        if has_sent { self.say(&[], now_ms) } else { Ok(()) }
+    }
+
+    /// Says what was written to the front of `packet`, if there was room for it.
+    fn say_hello(
+        &mut self,
+        packet: &[u8],
+        len: Option<usize>,
+        now_ms: u64,
+    ) -> Result<(), MqttError> {
+        let packet = len.and_then(|len| packet.get(..len)).ok_or(MqttError::Introduction)?;
+        self.say(packet, now_ms)
     }
 
     fn say(&mut self, packet: &[u8], now_ms: u64) -> Result<(), MqttError> {
@@ -364,65 +351,63 @@ impl<'s, S: Stream> Session<'s, S> {
         Ok(())
     }
 
-    fn acknowledge(&mut self, id: u16, now_ms: u64) -> Result<(), MqttError> {
-        self.say(&packet::puback(id), now_ms)
-    }
-
     /// Reads what is there; whether anything was.
     fn receive(&mut self, now_ms: u64) -> Result<bool, MqttError> {
-        match self.stream.read_if_ready(self.inbox.space())? {
-            None => Ok(false),
-            Some(0) => Err(MqttError::Ended),
-            Some(len) => {
-                self.inbox.fill(len);
-                self.heard_ms = now_ms;
-                Ok(true)
+        let Some(len) = self.stream.read_if_ready(self.inbox.space())? else { return Ok(false) };
+        self.heard_ms = now_ms;
+        self.inbox.fill(len)?;
+        Ok(true)
+    }
+
+    /// The next packet, waited for as long as the stream waits.
+    fn await_packet(&mut self) -> Result<Incoming, MqttError> {
+        loop {
+            if let Some(incoming) = self.inbox.next()? {
+                return Ok(incoming);
             }
+            let len = self.stream.read(self.inbox.space())?;
+            self.inbox.fill(len)?;
         }
     }
 
-    /// Takes the packet at the front of the inbox.
-    fn take(
-        &mut self,
-        header: Header,
-        now_ms: u64,
-    ) -> Result<(Option<Event<'static>>, Option<Delivery>), MqttError> {
-        let incoming = self.inbox.packet(header)?;
-        let event = match incoming {
-            Incoming::ConnAck { .. } => return Err(MqttError::Unexpected),
+    /// Takes a packet.
+    fn take(&mut self, incoming: Incoming, now_ms: u64) -> Result<Option<Event>, MqttError> {
+        match incoming {
+            Incoming::PassedOver { len, id } => {
+                self.owed = id;
+                Ok(Some(Event::PassedOver { len }))
+            }
             Incoming::PingResp => {
                 self.pinged_ms = None;
-                None
+                Ok(None)
             }
-            Incoming::PubAck { id } => self.outbox.acknowledge(id).map(Event::Acknowledged),
-            Incoming::Publish { head, payload } => return self.delivered(&head, payload, now_ms),
-            Incoming::SubAck { id: SUBSCRIBE_ID, is_granted: true } => Some(Event::Subscribed),
-            Incoming::SubAck { id: SUBSCRIBE_ID, .. } => return Err(MqttError::Unsubscribed),
-            Incoming::SubAck { .. } => return Err(MqttError::Unexpected),
-        };
-        self.inbox.forget();
-        Ok((event, None))
+            Incoming::PubAck { id } => Ok(self.outbox.acknowledge(id).map(Event::Acknowledged)),
+            Incoming::Publish { head: PublishHead { topic, id, is_retained }, payload } => {
+                let name = self.inbox.octets.get(topic).unwrap_or_default();
+                let is_for = |channel: Channel<'_>| channel.is_named(self.device_id, name);
+                let event = if is_for(Channel::Command) {
+                    Event::Command { is_retained }
+                } else if is_for(Channel::State) {
+                    Event::State
+                } else {
+                    return self.pass_over(id, now_ms);
+                };
+                (self.payload, self.owed) = (payload, id);
+                Ok(Some(event))
+            }
+            Incoming::SubAck { id: SUBSCRIBE_ID, is_granted: true } => Ok(Some(Event::Subscribed)),
+            Incoming::SubAck { id: SUBSCRIBE_ID, .. } => Err(MqttError::Unsubscribed),
+            Incoming::ConnAck { .. } | Incoming::SubAck { .. } => Err(MqttError::Unexpected),
+        }
     }
 
-    /// A message; one that is not for us is acknowledged and nothing else.
-    fn delivered(
-        &mut self,
-        head: &PublishHead,
-        payload: Range<usize>,
-        now_ms: u64,
-    ) -> Result<(Option<Event<'static>>, Option<Delivery>), MqttError> {
-        let kind = self.inbox.kind(head, self.device_id);
-        if let Some(kind) = kind {
-            self.owed = head.id;
-            let is_retained = head.is_retained;
-            return Ok((None, Some(Delivery { kind, payload, is_retained })));
-        }
+    /// A message that is not for us is acknowledged, and nothing else.
+    fn pass_over(&mut self, id: Option<u16>, now_ms: u64) -> Result<Option<Event>, MqttError> {
         warn(format_args!("broker: message on a foreign topic"));
-        self.inbox.forget();
-        if let Some(id) = head.id {
-            self.acknowledge(id, now_ms)?;
+        if let Some(id) = id {
+            self.say(&packet::puback(id), now_ms)?;
         }
-        Ok((None, None))
+        Ok(None)
     }
 
     /// §3.1.2.10, §3.12: a PINGREQ when either side was silent for three quarters of the
@@ -442,59 +427,6 @@ impl<'s, S: Stream> Session<'s, S> {
     }
 }
 
-/// CONNECT, and CONNACK: four octets, of which no more are read.
-fn connect<S: Stream>(
-    stream: &mut S,
-    introduction: &Introduction<'_, '_>,
-) -> Result<(), MqttError> {
-    let Introduction { device_id, generation, keep_alive_s, .. } = *introduction;
-    let topic = Topic { device_id: device_id.clone(), channel: Channel::State }.emit();
-    let will = death(generation);
-    let (client_id, will_topic) = (device_id.as_str(), topic.as_str());
-    let hello = Connect { client_id, keep_alive_s, will_topic, will: will.as_bytes() };
-    let mut packet = [0; HELLO_LEN_MAX];
-    let len = packet::connect(&hello, &mut packet).map_err(|_| MqttError::Introduction)?;
-    stream.write_all(packet.get(..len).unwrap_or_default())?;
-    stream.flush()?;
-    let mut answer = [0; 4];
-    let mut filled = 0;
-    while let Some(space) = answer.get_mut(filled..).filter(|space| !space.is_empty()) {
-        match stream.read(space)? {
-            0 => return Err(MqttError::Ended),
-            len => filled += len,
-        }
-        let octets = answer.get(..filled).unwrap_or_default();
-        match Header::parse(octets, INCOMING_LEN_MAX) {
-            Ok(Some(header)) if header.total != answer.len() => return Err(MqttError::Unexpected),
-            Ok(Some(_) | None) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    welcome(&answer)
-}
-
-fn welcome(answer: &[u8; 4]) -> Result<(), MqttError> {
-    let header = Header::parse(answer, answer.len())?.ok_or(MqttError::Unexpected)?;
-    match packet::parse(header, answer)? {
-        Incoming::ConnAck { code: 0, is_session_present } => {
-            info(format_args!("broker: session present {is_session_present}"));
-            Ok(())
-        }
-        Incoming::ConnAck { code, .. } => Err(MqttError::Unwelcome { code }),
-        _ => Err(MqttError::Unexpected),
-    }
-}
-
-impl Delivery {
-    fn event(self, octets: &[u8]) -> Event<'_> {
-        let payload = octets.get(self.payload).unwrap_or_default();
-        match self.kind {
-            Kind::Command => Event::Command { payload, is_retained: self.is_retained },
-            Kind::State => Event::State { payload },
-        }
-    }
-}
-
 impl Default for Inbox {
     fn default() -> Self {
         Self::new()
@@ -511,89 +443,75 @@ impl Inbox {
     /// Nothing has come yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { octets: [0; RECEIVE_LEN], filled: 0, done: 0, passing: None }
+        Self { octets: [0; RECEIVE_LEN], filled: 0, done: 0, passing: Passing::NOTHING }
     }
 
     /// Forgets what came in another session.
     const fn clear(&mut self) {
-        (self.filled, self.done, self.passing) = (0, 0, None);
+        (self.filled, self.done, self.passing) = (0, 0, Passing::NOTHING);
     }
 
-    /// Where to receive next: never empty, since what does not fit is passed over.
+    /// Where to receive next when [`Inbox::next`] had nothing: never empty then, since what does not
+    /// fit is passed over.
     fn space(&mut self) -> &mut [u8] {
         self.octets.get_mut(self.filled..).unwrap_or_default()
     }
 
-    fn fill(&mut self, len: usize) {
+    /// Takes note of what was received; nothing is the end.
+    fn fill(&mut self, len: usize) -> Result<(), MqttError> {
         self.filled = self.filled.saturating_add(len).min(RECEIVE_LEN);
+        if len > 0 { Ok(()) } else { Err(MqttError::Ended) }
     }
 
-    /// Drops the packet that was read.
+    /// Drops what was given out.
     fn forget(&mut self) {
         let done = core::mem::take(&mut self.done).min(self.filled);
         self.octets.copy_within(done..self.filled, 0);
         self.filled -= done;
     }
 
-    fn received(&self) -> &[u8] {
-        self.octets.get(..self.filled).unwrap_or_default()
-    }
-
-    /// What is at the front, if it is whole.
-    fn front(&mut self) -> Result<Front, PacketError> {
-        if let Some(passing) = self.passing {
-            return Ok(self.pass(passing));
+    /// Drops the packet before, and gives out the one behind it, if that is whole.
+    fn next(&mut self) -> Result<Option<Incoming>, PacketError> {
+        self.forget();
+        if self.passing.left > 0 {
+            return Ok(self.pass());
         }
-        let Some(header) = Header::parse(self.received(), INCOMING_LEN_MAX)? else {
-            return Ok(Front::Nothing);
-        };
-        if self.filled >= header.total {
-            return Ok(Front::Packet { header });
-        }
-        if header.total <= RECEIVE_LEN {
-            return Ok(Front::Nothing);
-        }
-        self.begin_passing(header)
-    }
-
-    fn begin_passing(&mut self, header: Header) -> Result<Front, PacketError> {
+        let received = self.octets.get(..self.filled).unwrap_or_default();
+        let Some(header) = Header::parse(received, INCOMING_LEN_MAX)? else { return Ok(None) };
         let len = header.total;
+        if len <= RECEIVE_LEN {
+            if len > self.filled {
+                return Ok(None);
+            }
+            let incoming = packet::parse(header, received)?;
+            self.done = len;
+            return Ok(Some(incoming));
+        }
         if !header.is_publish() {
             return Err(PacketError::TooLong { found: len, max: RECEIVE_LEN });
         }
-        match packet::publish_head(header, self.received())? {
-            Some((head, _)) => Ok(self.pass(Passing { left: len, len, id: head.id })),
+        match packet::publish_head(header, received)? {
+            Some((head, _)) => {
+                self.passing = Passing { left: len, len, id: head.id };
+                Ok(self.pass())
+            }
             None if self.filled == RECEIVE_LEN => Err(PacketError::Topic),
-            None => Ok(Front::Nothing),
+            None => Ok(None),
         }
     }
 
-    /// Drops what has come of a packet that is passed over.
-    fn pass(&mut self, passing: Passing) -> Front {
-        self.done = passing.left.min(self.filled);
-        let passing = Passing { left: passing.left - self.done, ..passing };
+    /// Drops what has come of a packet that is passed over; which that was, at its end.
+    fn pass(&mut self) -> Option<Incoming> {
+        self.done = self.passing.left.min(self.filled);
+        self.passing.left -= self.done;
         self.forget();
-        self.passing = Some(passing).filter(|passing| passing.left > 0);
-        if self.passing.is_some() { Front::Nothing } else { Front::Passed(passing) }
+        let Passing { left, len, id } = self.passing;
+        (left == 0).then_some(Incoming::PassedOver { len, id })
     }
+}
 
-    /// Reads the packet at the front; it is dropped by the next [`Inbox::forget`].
-    fn packet(&mut self, header: Header) -> Result<Incoming, PacketError> {
-        let incoming = packet::parse(header, self.received())?;
-        self.done = header.total;
-        Ok(incoming)
-    }
-
-    /// What a message is to this device.
-    fn kind(&self, head: &PublishHead, device_id: &DeviceId) -> Option<Kind> {
-        let name = core::str::from_utf8(self.octets.get(head.topic.clone())?).ok()?;
-        let topic = Topic::parse(name).ok().filter(|topic| topic.device_id == *device_id)?;
-        match topic.channel {
-            Channel::Command => Some(Kind::Command),
-            Channel::State => Some(Kind::State),
-            Channel::Data(_) | Channel::Event | Channel::Result => None,
-        }
-    }
+impl Passing {
+    const NOTHING: Self = Self { left: 0, len: 0, id: None };
 }
 
 impl From<PacketError> for MqttError {

@@ -86,13 +86,23 @@ impl<'a> DataPath<'a> {
     /// # Errors
     ///
     /// [`TopicError::DataPath`] or [`TopicError::DataPathLength`].
-    pub fn parse(text: &'a str) -> Result<Self, TopicError> {
-        let is_plain = |octet: u8| octet.is_ascii_graphic() && !matches!(octet, b'+' | b'#');
-        if text.split('/').any(str::is_empty) || !text.split('/').all(|l| l.bytes().all(is_plain)) {
+    pub const fn parse(text: &'a str) -> Result<Self, TopicError> {
+        let octets = text.as_bytes();
+        let (mut at, mut level_len) = (0, 0);
+        while at < octets.len() {
+            level_len = match octets[at] {
+                b'/' if level_len > 0 => 0,
+                b'/' | b'+' | b'#' => return Err(TopicError::DataPath),
+                octet if octet.is_ascii_graphic() => level_len + 1,
+                _ => return Err(TopicError::DataPath),
+            };
+            at += 1;
+        }
+        if level_len == 0 {
             return Err(TopicError::DataPath);
         }
-        if text.len() > DATA_PATH_LEN_MAX {
-            return Err(TopicError::DataPathLength { found: text.len() });
+        if octets.len() > DATA_PATH_LEN_MAX {
+            return Err(TopicError::DataPathLength { found: octets.len() });
         }
         Ok(Self(text))
     }
@@ -101,6 +111,29 @@ impl<'a> DataPath<'a> {
     #[must_use]
     pub const fn as_str(&self) -> &'a str {
         self.0
+    }
+}
+
+impl<'a> Channel<'a> {
+    /// The name of the topic in a device's subtree, in parts that stand one behind the other.
+    #[must_use]
+    pub fn name(self, device_id: &'a DeviceId) -> [&'a str; 4] {
+        let (channel, path) = match self {
+            Self::Command => (COMMAND, ""),
+            Self::Data(path) => (DATA, path.as_str()),
+            Self::Event => (EVENT, ""),
+            Self::Result => (RESULT, ""),
+            Self::State => (STATE, ""),
+        };
+        [PREFIX, device_id.as_str(), channel, path]
+    }
+
+    /// Whether this is the name of the topic in a device's subtree.
+    #[must_use]
+    pub fn is_named(self, device_id: &'a DeviceId, name: &[u8]) -> bool {
+        let parts = self.name(device_id);
+        let rest = parts.iter().try_fold(name, |rest, part| rest.strip_prefix(part.as_bytes()));
+        rest.is_some_and(<[u8]>::is_empty)
     }
 }
 
@@ -134,15 +167,8 @@ impl<'a> Topic<'a> {
     /// The name of the topic.
     #[must_use]
     pub fn emit(&self) -> String<TOPIC_LEN_MAX> {
-        let (channel, path) = match self.channel {
-            Channel::Command => (COMMAND, ""),
-            Channel::Data(path) => (DATA, path.as_str()),
-            Channel::Event => (EVENT, ""),
-            Channel::Result => (RESULT, ""),
-            Channel::State => (STATE, ""),
-        };
         let mut name = String::new();
-        for part in [PREFIX, self.device_id.as_str(), channel, path] {
+        for part in self.channel.name(&self.device_id) {
             // The capacity is the sum of what each part may have.
             let pushed = name.push_str(part);
             debug_assert!(pushed.is_ok(), "a topic is longer than its parts may be");
@@ -194,6 +220,31 @@ mod tests {
             let topic = Topic { device_id: DeviceId::parse("gw-1").unwrap(), channel };
             assert_eq!((topic.emit().as_str(), topic.to_string().as_str()), (name, name));
             assert_eq!(Topic::parse(name), Ok(topic));
+        }
+    }
+
+    /// Goal: a name is that of its own channel and device, whole, and of nothing else.
+    #[test]
+    fn a_name_is_known_without_being_read() {
+        let device_id = DeviceId::parse("gw-1").unwrap();
+        let path = DataPath::parse("a/b").unwrap();
+        let channels = [
+            Channel::Command,
+            Channel::Data(path),
+            Channel::Event,
+            Channel::Result,
+            Channel::State,
+        ];
+        for (at, channel) in channels.iter().enumerate() {
+            let name = channel.name(&device_id).concat();
+            for (other, is_it) in channels.iter().zip((0..).map(|other| other == at)) {
+                assert_eq!(other.is_named(&device_id, name.as_bytes()), is_it, "{name}");
+            }
+            for near in [&name[1..], &name[..name.len() - 1], &format!("{name}/"), ""] {
+                assert!(!channel.is_named(&device_id, near.as_bytes()), "{near}");
+            }
+            assert!(!channel.is_named(&DeviceId::parse("gw-2").unwrap(), name.as_bytes()));
+            assert!(!channel.is_named(&DeviceId::parse("gw-").unwrap(), name.as_bytes()));
         }
     }
 

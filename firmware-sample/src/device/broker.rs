@@ -119,7 +119,7 @@ impl Lasting {
         let serial = context.identity(slot, |identity| Serial::from_slice(identity.serial));
         let generation = generations.next(|end| context.reserve(end));
         let phase = context.desk.phase();
-        let birth = birth(generation, phase.code()).unwrap_or_default();
+        let birth = birth(generation, phase);
         let introduction = Introduction {
             device_id: &context.factory.device_id,
             generation,
@@ -200,15 +200,15 @@ impl<B: Board> Online<'_, '_, '_, B> {
         let Some(event) = self.session.poll(now.0)? else { return Ok(News::Nothing) };
         match event {
             Event::Acknowledged(ticket) => self.health.acknowledged(ticket),
-            Event::Command { payload, is_retained } => {
-                let asked = Asked::parse(payload, is_retained);
+            Event::Command { is_retained } => {
+                let asked = Asked::parse(self.session.payload(), is_retained);
                 self.obey(desk, asked);
             }
             Event::PassedOver { len } => {
                 warn(format_args!("broker: message of {len} octets passed over"));
                 self.obey(desk, Asked { id: None, order: Err(Refusal::Malformed) });
             }
-            Event::State { payload } => match mqtt::parse_state(payload) {
+            Event::State => match mqtt::parse_state(self.session.payload()) {
                 Some(seen) if seen.generation > self.generation => {
                     return Ok(News::Overtaken(seen.generation));
                 }
@@ -253,14 +253,14 @@ impl<B: Board> Online<'_, '_, '_, B> {
         let Self { session, health, generation, .. } = self;
         health.tell(session, *generation, phase, now);
         desk.tell(&mut |at, event| {
-            let told = mqtt::event(device_id, desk.wall(at), event).unwrap_or_default();
+            let told = mqtt::event(device_id, desk.wall(at), event);
             session.publish(Channel::Event, told.as_bytes(), false) != Err(PublishError::Full)
         });
     }
 
     /// Says how the device stands; again at the next look while the word before is on its way.
     fn announce(&mut self, phase: Phase) {
-        let birth = birth(self.generation, phase.code()).unwrap_or_default();
+        let birth = birth(self.generation, phase);
         if self.session.announce(birth.as_bytes()).is_ok() {
             self.phase = phase;
         }

@@ -11,8 +11,11 @@ use fleetcert_core::topic::{Channel, DataPath};
 use crate::console::info;
 use crate::mqtt::{Outbox, Session, Stream, Ticket, telemetry};
 
-/// The topic below the device's `data`.
-const TOPIC: &str = "health";
+/// The topic: below the device's `data`.
+const TOPIC: Channel<'_> = match DataPath::parse("health") {
+    Ok(path) => Channel::Data(path),
+    Err(_) => panic!("no path"),
+};
 
 /// Between two messages, while there is a session.
 const EVERY_MS: u64 = 5_000;
@@ -59,10 +62,9 @@ impl Health {
         }
         self.next_at = now.plus_ms(EVERY_MS);
         let number = self.number.saturating_add(1);
-        let message = telemetry(generation, number, now.0, phase.code()).unwrap_or_default();
+        let message = telemetry(generation, number, now.0, phase);
         // A full outbox is told again at the next time.
-        let Ok(topic) = DataPath::parse(TOPIC) else { return };
-        if let Ok(ticket) = session.publish(Channel::Data(topic), message.as_bytes(), false) {
+        if let Ok(ticket) = session.publish(TOPIC, message.as_bytes(), false) {
             self.number = number;
             self.on_its_way = Some((ticket, number));
         }

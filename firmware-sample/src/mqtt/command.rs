@@ -11,18 +11,15 @@
 
 use core::fmt;
 
-use heapless::{Deque, String};
+use heapless::String;
 
-use super::json::{Malformed, Object};
+use super::json::{self, Json};
 
 /// The version of commands and results.
 const SCHEMA: u64 = 1;
 
 /// Octets of a command's id as it is written in JSON, at most: a UUID and then some.
 pub const COMMAND_ID_LEN_MAX: usize = 64;
-
-/// Octets of a result, at most: an id, and the longest that is around it.
-pub const RESULT_LEN_MAX: usize = COMMAND_ID_LEN_MAX + 64;
 
 /// Ids of commands that are remembered.
 pub const HEARD_LEN_MAX: usize = 4;
@@ -63,8 +60,13 @@ pub struct Asked {
 }
 
 /// The ids of the last commands that were taken: a second delivery is not a second command.
-#[derive(Debug, Default)]
-pub struct Heard(Deque<CommandId, HEARD_LEN_MAX>);
+#[derive(Debug)]
+pub struct Heard {
+    /// One that is empty is nobody's.
+    ids: [CommandId; HEARD_LEN_MAX],
+    /// The place of the next one: that of the oldest.
+    next: usize,
+}
 
 impl Refusal {
     /// A stable name for machines.
@@ -85,21 +87,31 @@ impl Asked {
     #[must_use]
     pub fn parse(payload: &[u8], is_retained: bool) -> Self {
         let malformed = Self { id: None, order: Err(Refusal::Malformed) };
-        let mut asked = read(payload).unwrap_or(malformed);
+        let mut asked = Self::read(payload).unwrap_or(malformed);
         if is_retained {
             asked.order = Err(Refusal::Retained);
         }
         asked
     }
+
+    fn read(payload: &[u8]) -> Option<Self> {
+        let [schema, id, command] = json::members(payload, [b"schema", b"id", b"command"])?;
+        let (id, command) = (CommandId::new(json::string(id)?)?, json::string(command)?);
+        let order = match (json::unsigned(schema)?, command) {
+            (SCHEMA, b"renew") => Ok(Order::Renew),
+            (SCHEMA, _) => Err(Refusal::Unknown),
+            _ => Err(Refusal::Schema),
+        };
+        Some(Self { id: Some(id), order })
+    }
 }
 
 impl CommandId {
-    fn new(string: &[u8]) -> Result<Self, Malformed> {
-        let text = core::str::from_utf8(string).map_err(|_| Malformed)?;
-        if text.is_empty() {
-            return Err(Malformed);
-        }
-        String::try_from(text).map(Self).map_err(|_| Malformed)
+    const NONE: Self = Self(String::new());
+
+    fn new(string: &[u8]) -> Option<Self> {
+        let text = core::str::from_utf8(string).ok().filter(|text| !text.is_empty())?;
+        String::try_from(text).map(Self).ok()
     }
 }
 
@@ -107,49 +119,28 @@ impl Heard {
     /// No commands yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Deque::new())
+        Self { ids: [CommandId::NONE; HEARD_LEN_MAX], next: 0 }
     }
 
     /// Whether a command of this id was taken before: then there is nothing to do or to say.
     #[must_use]
     pub fn contains(&self, id: &CommandId) -> bool {
-        self.0.iter().any(|heard| heard == id)
+        self.ids.contains(id)
     }
 
     /// Remembers the id of a command that was taken, in the place of the oldest one.
     pub fn note(&mut self, id: CommandId) {
-        if self.0.is_full() {
-            self.0.pop_front();
+        if let Some(place) = self.ids.get_mut(self.next) {
+            *place = id;
         }
-        let noted = self.0.push_back(id);
-        debug_assert!(noted.is_ok(), "there is room");
+        self.next = (self.next + 1) % HEARD_LEN_MAX;
     }
 }
 
-fn read(payload: &[u8]) -> Result<Asked, Malformed> {
-    let (mut schema, mut id, mut command) = (None, None, None);
-    let mut object = Object::open(payload)?;
-    while let Some(name) = object.next_name()? {
-        let is_new = match name {
-            b"schema" => schema.replace(object.unsigned()?).is_none(),
-            b"id" => id.replace(object.string()?).is_none(),
-            b"command" => command.replace(object.string()?).is_none(),
-            _ => object.skip().map(|()| true)?,
-        };
-        // Which of two would be meant?
-        if !is_new {
-            return Err(Malformed);
-        }
+impl Default for Heard {
+    fn default() -> Self {
+        Self::new()
     }
-    let (Some(schema), Some(id), Some(command)) = (schema, id, command) else {
-        return Err(Malformed);
-    };
-    let order = match (schema, command) {
-        (SCHEMA, b"renew") => Ok(Order::Renew),
-        (SCHEMA, _) => Err(Refusal::Unknown),
-        _ => Err(Refusal::Schema),
-    };
-    Ok(Asked { id: Some(CommandId::new(id)?), order })
 }
 
 /// What came of a command, for people.
@@ -161,20 +152,19 @@ pub const fn verdict(outcome: Result<Order, Refusal>) -> &'static str {
     }
 }
 
-/// The answer to a command: JSON.
+/// The answer to a command.
 #[must_use]
-pub fn result(id: Option<&CommandId>, outcome: Result<Order, Refusal>) -> String<RESULT_LEN_MAX> {
-    let (quote, id) = id.map_or(("", "null"), |id| ("\"", &id.0));
-    let (ok, code, end) = match outcome {
-        Ok(_) => ("true", "", "}"),
-        Err(refusal) => (r#"false,"error":""#, refusal.code(), "\"}"),
-    };
-    let mut text = String::new();
-    for part in [r#"{"schema":1,"id":"#, quote, id, quote, r#","ok":"#, ok, code, end] {
-        let written = text.push_str(part);
-        debug_assert!(written.is_ok(), "a result is longer than it can be");
+pub fn result(id: Option<&CommandId>, outcome: Result<Order, Refusal>) -> Json {
+    let mut json = Json::begin();
+    match id {
+        Some(id) => json.value("id", &format_args!("\"{id}\"")),
+        None => json.value("id", &"null"),
     }
-    text
+    json.value("ok", &outcome.is_ok());
+    if let Err(refusal) = outcome {
+        json.string("error", &refusal.code());
+    }
+    json.end()
 }
 
 impl fmt::Display for CommandId {
@@ -215,7 +205,7 @@ mod tests {
 
     /// The result as another reader of JSON understands it.
     fn said(id: Option<&CommandId>, outcome: Result<Order, Refusal>) -> Value {
-        serde_json::from_str(&result(id, outcome)).unwrap()
+        serde_json::from_str(result(id, outcome).as_str()).unwrap()
     }
 
     #[test]
@@ -285,9 +275,10 @@ mod tests {
     #[test]
     fn results_say_what_came_of_which_command() {
         let id = id("8f1c");
-        assert_eq!(result(Some(&id), Ok(Order::Renew)), r#"{"schema":1,"id":"8f1c","ok":true}"#);
+        let renewed = result(Some(&id), Ok(Order::Renew));
+        assert_eq!(renewed.as_str(), r#"{"schema":1,"id":"8f1c","ok":true}"#);
         let expected = r#"{"schema":1,"id":"8f1c","ok":false,"error":"unknown-command"}"#;
-        assert_eq!(result(Some(&id), Err(Refusal::Unknown)), expected);
+        assert_eq!(result(Some(&id), Err(Refusal::Unknown)).as_str(), expected);
         let refused = said(None, Err(Refusal::Malformed));
         assert_eq!(refused, json!({ "schema": 1, "id": null, "ok": false, "error": "malformed" }));
     }
@@ -310,7 +301,7 @@ mod tests {
                 for outcome in [Ok(Order::Renew), Err(Refusal::Unknown)] {
                     assert_eq!(said(Some(&id), outcome)["id"], json!(meant), "{written}");
                     assert_eq!(said(Some(&id), outcome)["ok"], json!(outcome.is_ok()));
-                    assert!(!result(Some(&id), outcome).contains(['\n', '\r', '\0']));
+                    assert!(!result(Some(&id), outcome).as_str().contains(['\n', '\r', '\0']));
                 }
             }
         }

@@ -9,11 +9,9 @@
 
 use core::fmt;
 
-use fleetcert_core::topic::Topic;
-
 use crate::console::show_code;
 
-use super::packet::{self, DUP};
+use super::packet::{self, DUP, Name};
 
 /// Messages on their way, at most.
 pub const IN_FLIGHT_MAX: usize = 4;
@@ -29,7 +27,7 @@ pub(super) const SUBSCRIBE_ID: u16 = BIRTH_ID + 1;
 
 /// A message that was taken; it is told when the broker has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
+pub struct Ticket(u32);
 
 /// Why a message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +43,7 @@ pub enum PublishError {
 pub struct Outbox {
     messages: [Slot; IN_FLIGHT_MAX],
     birth: Slot,
-    next: u64,
+    next: u32,
 }
 
 #[derive(Debug)]
@@ -53,7 +51,7 @@ struct Slot {
     packet: [u8; PUBLISH_LEN_MAX],
     len: usize,
     /// The order of messages: one that was taken later has a larger number.
-    ticket: u64,
+    ticket: u32,
     stage: Stage,
 }
 
@@ -70,14 +68,13 @@ impl Slot {
 
     fn put(
         &mut self,
-        topic: &Topic<'_>,
+        topic: Name<'_>,
         payload: &[u8],
         is_retained: bool,
         id: u16,
     ) -> Result<(), PublishError> {
-        let name = topic.emit();
-        self.len = packet::publish(&name, payload, is_retained, id, &mut self.packet)
-            .map_err(|_| PublishError::TooLong)?;
+        self.len = packet::publish(topic, payload, is_retained, id, &mut self.packet)
+            .ok_or(PublishError::TooLong)?;
         self.stage = Stage::Waiting;
         Ok(())
     }
@@ -99,9 +96,9 @@ impl Outbox {
     /// # Errors
     ///
     /// [`PublishError`]; nothing was taken then.
-    pub fn push(
+    pub(super) fn push(
         &mut self,
-        topic: &Topic<'_>,
+        topic: Name<'_>,
         payload: &[u8],
         is_retained: bool,
     ) -> Result<Ticket, PublishError> {
@@ -110,7 +107,7 @@ impl Outbox {
         let (id, slot) = free.next().ok_or(PublishError::Full)?;
         slot.put(topic, payload, is_retained, id)?;
         slot.ticket = ticket;
-        self.next += 1;
+        self.next = ticket.wrapping_add(1);
         Ok(Ticket(ticket))
     }
 
@@ -128,7 +125,7 @@ impl Outbox {
     }
 
     /// Takes a birth, which takes the place of an earlier one that was not sent.
-    pub(super) fn announce(&mut self, topic: &Topic<'_>, birth: &[u8]) -> Result<(), PublishError> {
+    pub(super) fn announce(&mut self, topic: Name<'_>, birth: &[u8]) -> Result<(), PublishError> {
         if self.birth.stage == Stage::Sent {
             return Err(PublishError::Full);
         }

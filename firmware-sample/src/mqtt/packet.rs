@@ -9,10 +9,6 @@ use core::ops::Range;
 
 use crate::console::show_code;
 
-/// What an `OctetWriter` lacks: room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
-
 /// Why octets are no packet that a broker may send us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketError {
@@ -68,8 +64,11 @@ pub(super) const PINGREQ: [u8; 2] = [0xc0, 0];
 /// DISCONNECT, whole.
 pub(super) const DISCONNECT: [u8; 2] = [0xe0, 0];
 
-/// Octets of a fixed header, at most.
-pub(super) const HEADER_LEN_MAX: usize = 5;
+/// Octets of a remaining length, at most (§2.2.3).
+const REMAINING_LEN_MAX: usize = 4;
+
+/// Octets of the fixed header of a packet of ours, at most: of one that is shorter than 16 KiB.
+const OUR_HEADER_LEN_MAX: usize = 3;
 
 /// The fixed header of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,11 +84,27 @@ pub(super) struct Header {
 /// A packet from a broker; ranges are within the packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
-    ConnAck { is_session_present: bool, code: u8 },
+    ConnAck {
+        is_session_present: bool,
+        code: u8,
+    },
+    /// A PUBLISH that was longer than what is taken, of so many octets.
+    PassedOver {
+        len: usize,
+        id: Option<u16>,
+    },
     PingResp,
-    PubAck { id: u16 },
-    Publish { head: PublishHead, payload: Range<usize> },
-    SubAck { id: u16, is_granted: bool },
+    PubAck {
+        id: u16,
+    },
+    Publish {
+        head: PublishHead,
+        payload: Range<usize>,
+    },
+    SubAck {
+        id: u16,
+        is_granted: bool,
+    },
 }
 
 /// What stands before the payload of a PUBLISH.
@@ -110,18 +125,18 @@ impl Header {
         let Some((&first, rest)) = octets.split_first() else { return Ok(None) };
         check_first(first)?;
         let mut remaining = 0_usize;
-        for (at, octet) in rest.iter().enumerate().take(HEADER_LEN_MAX - 1) {
+        for (at, octet) in rest.iter().enumerate().take(REMAINING_LEN_MAX) {
             remaining |= usize::from(octet & 0x7f) << (7 * at);
             if octet & 0x80 == 0 {
                 let len = at + 2;
                 let total = len + remaining;
-                let is_short = total <= max;
-                let error = PacketError::TooLong { found: total, max };
-                return if is_short { Ok(Some(Self { first, len, total })) } else { Err(error) };
+                if total > max {
+                    return Err(PacketError::TooLong { found: total, max });
+                }
+                return Ok(Some(Self { first, len, total }));
             }
         }
-        let is_over = rest.len() >= HEADER_LEN_MAX - 1;
-        if is_over { Err(PacketError::RemainingLength) } else { Ok(None) }
+        if rest.len() >= REMAINING_LEN_MAX { Err(PacketError::RemainingLength) } else { Ok(None) }
     }
 
     pub(super) const fn is_publish(&self) -> bool {
@@ -130,16 +145,16 @@ impl Header {
 }
 
 /// Kind and flags, which are fixed but for PUBLISH.
-const fn check_first(first: u8) -> Result<(), PacketError> {
-    match (first >> 4, first & 0x0f) {
-        (kind::CONNACK | kind::PUBACK | kind::SUBACK | kind::PINGRESP, 0) => Ok(()),
+fn check_first(first: u8) -> Result<(), PacketError> {
+    let found = first >> 4;
+    // A bit for each value that the flags may have.
+    let flags: u16 = match found {
+        kind::CONNACK | kind::PUBACK | kind::SUBACK | kind::PINGRESP => 1,
         // DUP at QoS 0 may not be (§3.3.1.1).
-        (kind::PUBLISH, 0x0..=0x3 | 0xa | 0xb) => Ok(()),
-        (kind::CONNACK | kind::PUBLISH | kind::PUBACK | kind::SUBACK | kind::PINGRESP, _) => {
-            Err(PacketError::Flags { found: first })
-        }
-        (found, _) => Err(PacketError::Kind { found }),
-    }
+        kind::PUBLISH => 0b1100_0000_1111,
+        _ => return Err(PacketError::Kind { found }),
+    };
+    if flags >> (first & 0x0f) & 1 == 1 { Ok(()) } else { Err(PacketError::Flags { found: first }) }
 }
 
 /// Reads a whole packet, whose header was read from it.
@@ -208,82 +223,98 @@ fn check_topic(octets: &[u8]) -> Result<(), PacketError> {
     if is_sound { Ok(()) } else { Err(PacketError::Topic) }
 }
 
-/// Writes a packet to the front of a slice.
-struct OctetWriter<'o> {
+/// Writes a packet to the front of a slice, of less than 16 KiB. Whether there is room for all of it
+/// is looked at once, at its end.
+struct Writer<'o> {
     out: &'o mut [u8],
-    len: usize,
+    /// Where it would end.
+    end: usize,
 }
 
-impl<'o> OctetWriter<'o> {
-    /// A packet of `remaining` octets behind its fixed header.
-    fn begin(first: u8, remaining: usize, out: &'o mut [u8]) -> Result<Self, Full> {
-        let mut writer = Self { out, len: 0 };
-        writer.octets(&[first])?;
-        let mut rest = remaining;
-        loop {
-            // The mask leaves seven bits.
-            let low = u8::try_from(rest & 0x7f).unwrap_or_default();
-            rest >>= 7;
-            writer.octets(&[if rest == 0 { low } else { low | 0x80 }])?;
-            if rest == 0 {
-                return Ok(writer);
-            }
+impl<'o> Writer<'o> {
+    /// A packet, of which the fixed header is written at last.
+    const fn begin(out: &'o mut [u8]) -> Self {
+        Self { out, end: OUR_HEADER_LEN_MAX }
+    }
+
+    fn octets(&mut self, octets: &[u8]) {
+        let start = self.end;
+        self.end = start.saturating_add(octets.len());
+        if let Some(room) = self.out.get_mut(start..self.end) {
+            room.copy_from_slice(octets);
         }
     }
 
-    fn octets(&mut self, octets: &[u8]) -> Result<(), Full> {
-        let end = self.len + octets.len();
-        self.out.get_mut(self.len..end).ok_or(Full)?.copy_from_slice(octets);
-        self.len = end;
-        Ok(())
+    fn number(&mut self, number: u16) {
+        self.octets(&number.to_be_bytes());
     }
 
-    /// §1.5.3: a length of two octets, and the octets.
-    fn field(&mut self, octets: &[u8]) -> Result<(), Full> {
-        let len = u16::try_from(octets.len()).map_err(|_| Full)?;
-        self.octets(&len.to_be_bytes())?;
-        self.octets(octets)
+    /// §1.5.3: a length of two octets, and the octets, which are given in parts.
+    fn field(&mut self, parts: &[&str]) {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        // What is longer has no room either.
+        self.number(u16::try_from(len).unwrap_or(u16::MAX));
+        for part in parts {
+            self.octets(part.as_bytes());
+        }
+    }
+
+    /// Sets the fixed header before it; its octets, or `None` if there is no room for them.
+    fn finish(self, first: u8) -> Option<usize> {
+        let Self { out, end } = self;
+        let out = out.get_mut(..end)?;
+        // Seven bits in each of two octets.
+        let remaining =
+            u16::try_from(end - OUR_HEADER_LEN_MAX).ok().filter(|len| len >> 14 == 0)?;
+        let [high, low] = (remaining << 1).to_be_bytes();
+        let header = out.first_chunk_mut()?;
+        if high > 0 {
+            *header = [first, low >> 1 | 0x80, high];
+            return Some(end);
+        }
+        *header = [0, first, low >> 1];
+        out.copy_within(1.., 0);
+        Some(end - 1)
     }
 }
+
+/// The parts of a topic's name, which stand one behind the other.
+pub(super) type Name<'n> = [&'n str; 4];
 
 /// Who connects, and what is to be said when it is gone.
 pub(super) struct Connect<'c> {
     pub(super) client_id: &'c str,
     pub(super) keep_alive_s: u16,
-    pub(super) will_topic: &'c str,
-    pub(super) will: &'c [u8],
+    pub(super) will_topic: Name<'c>,
+    pub(super) will: &'c str,
 }
 
 /// CONNECT (§3.1): the session outlives the connection; the will is kept, at QoS 1.
-pub(super) fn connect(connect: &Connect<'_>, out: &mut [u8]) -> Result<usize, Full> {
+pub(super) fn connect(connect: &Connect<'_>, out: &mut [u8]) -> Option<usize> {
     const FLAGS: u8 = 0x04 | 0x08 | 0x20;
-    let Connect { client_id, keep_alive_s, will_topic, will } = connect;
-    let fields = [client_id.as_bytes(), will_topic.as_bytes(), will];
-    let remaining = 10 + fields.iter().map(|field| 2 + field.len()).sum::<usize>();
-    let mut writer = OctetWriter::begin(0x10, remaining, out)?;
-    writer.field(b"MQTT")?;
-    writer.octets(&[4, FLAGS])?;
-    writer.octets(&keep_alive_s.to_be_bytes())?;
-    for field in fields {
-        writer.field(field)?;
+    let mut writer = Writer::begin(out);
+    writer.field(&["MQTT"]);
+    writer.octets(&[4, FLAGS]);
+    writer.number(connect.keep_alive_s);
+    for field in [&[connect.client_id][..], &connect.will_topic, &[connect.will]] {
+        writer.field(field);
     }
-    Ok(writer.len)
+    writer.finish(0x10)
 }
 
 /// PUBLISH at QoS 1 (§3.3).
 pub(super) fn publish(
-    topic: &str,
+    topic: Name<'_>,
     payload: &[u8],
     is_retained: bool,
     id: u16,
     out: &mut [u8],
-) -> Result<usize, Full> {
-    let first = PUBLISH_QOS_1 | if is_retained { RETAIN } else { 0 };
-    let mut writer = OctetWriter::begin(first, 2 + topic.len() + 2 + payload.len(), out)?;
-    writer.field(topic.as_bytes())?;
-    writer.octets(&id.to_be_bytes())?;
-    writer.octets(payload)?;
-    Ok(writer.len)
+) -> Option<usize> {
+    let mut writer = Writer::begin(out);
+    writer.field(&topic);
+    writer.number(id);
+    writer.octets(payload);
+    writer.finish(PUBLISH_QOS_1 | if is_retained { RETAIN } else { 0 })
 }
 
 /// PUBACK (§3.4).
@@ -293,15 +324,14 @@ pub(super) const fn puback(id: u16) -> [u8; 4] {
 }
 
 /// SUBSCRIBE to topics at QoS 1 (§3.8).
-pub(super) fn subscribe(topics: &[&str], id: u16, out: &mut [u8]) -> Result<usize, Full> {
-    let remaining = 2 + topics.iter().map(|topic| 2 + topic.len() + 1).sum::<usize>();
-    let mut writer = OctetWriter::begin(0x82, remaining, out)?;
-    writer.octets(&id.to_be_bytes())?;
+pub(super) fn subscribe(topics: &[Name<'_>], id: u16, out: &mut [u8]) -> Option<usize> {
+    let mut writer = Writer::begin(out);
+    writer.number(id);
     for topic in topics {
-        writer.field(topic.as_bytes())?;
-        writer.octets(&[1])?;
+        writer.field(topic);
+        writer.octets(&[1]);
     }
-    Ok(writer.len)
+    writer.finish(0x82)
 }
 
 impl PacketError {
@@ -409,11 +439,13 @@ mod tests {
     #[test]
     fn lengths_are_read_up_to_the_limit_and_not_beyond_four_octets() {
         for total in [2_usize, 129, 131, 1_000] {
-            let mut octets = [0; 1_100];
-            let header = if total < 130 { 2 } else { 3 };
-            OctetWriter::begin(0x30, total - header, &mut octets).ok().unwrap();
+            let (mut octets, header) = ([0; 1_100], if total < 130 { 2 } else { 3 });
+            let mut writer = Writer::begin(&mut octets);
+            writer.octets(&vec![7; total - header]);
+            assert_eq!(writer.finish(0x30), Some(total));
             let found = Header::parse(&octets, MAX).unwrap().unwrap();
             assert_eq!((found.len, found.total), (header, total));
+            assert_eq!(octets[header..total], vec![7; total - header]);
         }
         let too_long = PacketError::TooLong { found: MAX + 1, max: MAX };
         assert_eq!(Header::parse(&[0x30, 0xe6, 0x07], MAX), Err(too_long));
@@ -467,18 +499,28 @@ mod tests {
     fn packets_are_written_as_the_standard_shows_them() {
         let mut out = [0; 64];
         let hello = |out: &mut [u8]| {
-            connect(&Connect { client_id: "d", keep_alive_s: 60, will_topic: "t", will: b"w" }, out)
+            let will_topic = ["", "t", "", ""];
+            connect(&Connect { client_id: "d", keep_alive_s: 60, will_topic, will: "w" }, out)
         };
         let len = hello(&mut out).unwrap();
         let expected = b"\x10\x13\0\x04MQTT\x04\x2c\0\x3c\0\x01d\0\x01t\0\x01w";
         assert_eq!(&out[..len], expected);
         for short in 0..len {
-            assert_eq!(hello(&mut out[..short]), Err(Full));
+            assert_eq!(hello(&mut out[..short]), None);
         }
-        let len = publish("a", b"hi", true, 258, &mut out).unwrap();
+        let len = publish(["", "a", "", ""], b"hi", true, 258, &mut out).unwrap();
         assert_eq!(&out[..len], b"\x33\x07\0\x01a\x01\x02hi");
-        let len = subscribe(&["a", "b"], 6, &mut out).unwrap();
-        assert_eq!(&out[..len], b"\x82\x0a\0\x06\0\x01a\x01\0\x01b\x01");
+        let names = [["a", "", "", "b"], ["", "c", "", ""]];
+        let len = subscribe(&names, 6, &mut out).unwrap();
+        assert_eq!(&out[..len], b"\x82\x0b\0\x06\0\x02ab\x01\0\x01c\x01");
         assert_eq!(puback(258), [0x40, 2, 1, 2]);
+    }
+
+    #[test]
+    fn what_is_longer_than_its_length_can_say_is_not_written() {
+        let mut out = vec![0; 17_000];
+        let mut whole = |len| publish(["t", "", "", ""], &vec![0; len], false, 1, &mut out);
+        assert_eq!(whole(16_378), Some(16_386));
+        assert_eq!(whole(16_379), None);
     }
 }

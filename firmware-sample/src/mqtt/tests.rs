@@ -113,8 +113,8 @@ fn contains(octets: &[u8], part: &[u8]) -> bool {
 fn drain(session: &mut Session<'_, &mut Broker>) -> Result<Vec<Vec<u8>>, MqttError> {
     let mut payloads = vec![];
     while let Some(event) = session.poll(0)? {
-        if let Event::Command { payload, .. } | Event::State { payload } = event {
-            payloads.push(payload.to_vec());
+        if let Event::Command { .. } | Event::State = event {
+            payloads.push(session.payload().to_vec());
         }
     }
     Ok(payloads)
@@ -140,12 +140,14 @@ fn a_broker_that_does_not_welcome_us_is_an_error() {
         (&[0x20, 2, 0, 5][..], MqttError::Unwelcome { code: 5 }),
         (&[0x20, 2, 0], MqttError::Ended),
         (&[], MqttError::Ended),
-        (&[0x20, 3, 0, 0, 0], MqttError::Unexpected),
+        (&[0x20, 3, 0, 0, 0], MqttError::Packet(PacketError::Malformed { kind: 2 })),
         (&[0xd0, 0, 0x20, 2], MqttError::Unexpected),
         (&[0x40, 2, 0, 1], MqttError::Unexpected),
         (&[0x20, 2, 2, 0], MqttError::Packet(PacketError::Malformed { kind: 2 })),
         (b"HTTP/1.1 400", MqttError::Packet(PacketError::Flags { found: b'H' })),
-        (&[0x20, 0xff, 0xff, 0xff], MqttError::Unexpected),
+        (&[0x90, 3, 0, 6, 1], MqttError::Unexpected),
+        (&[0x20, 0xff, 0xff, 0xff], MqttError::Ended),
+        (&[0x20, 0xff, 0xff, 0xff, 0xff], MqttError::Packet(PacketError::RemainingLength)),
     ] {
         let (mut broker, mut outbox) = (Broker::new(&[]), Outbox::new());
         broker.says = says.to_vec();
@@ -173,13 +175,13 @@ fn messages_are_acknowledged_after_they_were_given_out() {
         let mut session = open(&mut broker, &device_id, &mut outbox).unwrap();
         assert_eq!(session.poll(0), Ok(Some(Event::Subscribed)));
         session.stream.heard.clear();
-        let command = Event::Command { payload: b"one", is_retained: false };
-        assert_eq!(session.poll(0), Ok(Some(command)));
-        assert_eq!(session.stream.heard, b"");
-        assert_eq!(session.poll(0), Ok(Some(Event::State { payload: b"two" })));
+        assert_eq!(session.poll(0), Ok(Some(Event::Command { is_retained: false })));
+        assert_eq!((session.payload(), &session.stream.heard[..]), (&b"one"[..], &b""[..]));
+        assert_eq!(session.poll(0), Ok(Some(Event::State)));
+        assert_eq!(session.payload(), b"two");
         assert_eq!(session.stream.heard, [0x40, 2, 0, 9]);
-        let command = Event::Command { payload: b"", is_retained: true };
-        assert_eq!(session.poll(0), Ok(Some(command)));
+        assert_eq!(session.poll(0), Ok(Some(Event::Command { is_retained: true })));
+        assert_eq!(session.payload(), b"");
         assert_eq!(session.poll(0), Ok(None));
         assert_eq!(session.stream.heard, [0x40, 2, 0, 9, 0x40, 2, 1, 2]);
     }
@@ -208,8 +210,8 @@ fn a_message_that_does_not_fit_is_passed_over_and_acknowledged() {
         let device_id = id();
         let mut session = open(&mut broker, &device_id, &mut outbox).unwrap();
         assert_eq!(session.poll(0), Ok(Some(Event::PassedOver { len: long.len() })));
-        let next = Event::Command { payload: b"next", is_retained: false };
-        assert_eq!(session.poll(0), Ok(Some(next)));
+        assert_eq!(session.poll(0), Ok(Some(Event::Command { is_retained: false })));
+        assert_eq!(session.payload(), b"next");
         assert!(session.stream.heard.ends_with(&[0x40, 2, 0, 3]));
     }
 }
