@@ -9,10 +9,11 @@ use core::fmt;
 
 use tpm2_protocol::data::{TpmCc, TpmRh, TpmSt};
 
-use crate::reader::Framing;
-
 /// Octets of the header of a command and of a response. TPM 2.0 Part 1 §18.
 pub(crate) const HEADER_LEN: usize = 10;
+
+/// Where the code stands in a command.
+const CODE_AT: usize = 6;
 
 /// Where the authorization area of a command with `handles` handles begins.
 pub(crate) const fn authorizations_at(handles: usize) -> usize {
@@ -248,28 +249,29 @@ impl SessionAttributes {
 }
 
 /// Writes a command, or a structure of one, from front to back. What does not fit is counted, not
-/// written: [`Writer::finish`] says so.
+/// written: who asks for the end of it is told.
 #[derive(Debug)]
 pub(crate) struct Writer<'a> {
     octets: &'a mut [u8],
     len: usize,
-    tag: Option<TpmSt>,
+    /// Where the authorization area begins, in a command that has one.
+    area_at: Option<usize>,
 }
 
-/// A command that is longer than the buffer.
+/// A structure that is longer than the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
 impl<'a> Writer<'a> {
     /// Begins a structure.
     pub(crate) const fn new(octets: &'a mut [u8]) -> Self {
-        Self { octets, len: 0, tag: None }
+        Self { octets, len: 0, area_at: None }
     }
 
     /// Begins a command with its handles.
     pub(crate) fn command(octets: &'a mut [u8], code: Code, handles: &[Handle]) -> Self {
         debug_assert_eq!(handles.len(), code.handles(), "{code}");
-        let mut command = Self { octets, len: 6, tag: Some(TpmSt::NoSessions) };
+        let mut command = Self { octets, len: CODE_AT, area_at: None };
         command.u32(code.id());
         for handle in handles {
             command.u32(handle.0);
@@ -279,23 +281,17 @@ impl<'a> Writer<'a> {
 
     /// Authorizations, each by its password; most are empty. TPM 2.0 Part 1 §19.4.
     pub(crate) fn passwords(&mut self, passwords: &[&[u8]]) -> &mut Self {
-        self.authorizations(|area| {
-            for password in passwords {
-                area.authorization(Handle::PASSWORD, &[], SessionAttributes::CONTINUE);
-                area.sized(password);
-            }
-        })
+        self.authorizations();
+        for password in passwords {
+            self.authorization(Handle::PASSWORD, &[], SessionAttributes::CONTINUE).sized(password);
+        }
+        self.authorized()
     }
 
-    /// The authorization area, preceded by its octets.
-    pub(crate) fn authorizations(&mut self, area: impl FnOnce(&mut Self)) -> &mut Self {
-        self.tag = Some(TpmSt::Sessions);
-        let at = self.len;
-        self.u32(0);
-        area(self);
-        let octets = u32::try_from(self.len - at - 4).unwrap_or(u32::MAX);
-        self.put(at, &octets.to_be_bytes());
-        self
+    /// Begins the authorization area.
+    pub(crate) fn authorizations(&mut self) -> &mut Self {
+        self.area_at = Some(self.len);
+        self.u32(0)
     }
 
     /// An authorization up to its HMAC or password, which the caller appends.
@@ -304,8 +300,16 @@ impl<'a> Writer<'a> {
         session: Handle,
         nonce: &[u8],
         attributes: SessionAttributes,
-    ) {
-        self.u32(session.0).sized(nonce).u8(attributes.0);
+    ) -> &mut Self {
+        self.u32(session.0).sized(nonce).u8(attributes.0)
+    }
+
+    /// Ends the authorization area: its length is put in front of it.
+    pub(crate) fn authorized(&mut self) -> &mut Self {
+        if let Some(at) = self.area_at {
+            self.put_u32(at, self.len - at - size_of::<u32>());
+        }
+        self
     }
 
     /// An octet.
@@ -352,30 +356,33 @@ impl<'a> Writer<'a> {
         }
     }
 
+    fn put_u32(&mut self, at: usize, value: usize) {
+        self.put(at, &u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes());
+    }
+
     /// Octets written so far, whether or not they fit.
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
-    /// Completes the header, if it is a command; returns the octets that were written.
-    pub(crate) fn finish(&mut self) -> Result<usize, TooLong> {
-        if let Some(tag) = self.tag {
-            self.put(0, &(tag as u16).to_be_bytes());
-            self.put(2, &u32::try_from(self.len).unwrap_or(u32::MAX).to_be_bytes());
-        }
+    /// Ends a structure; returns its octets.
+    pub(crate) const fn finish(&self) -> Result<usize, TooLong> {
         if self.len > self.octets.len() { Err(TooLong) } else { Ok(self.len) }
+    }
+
+    /// Ends a command: its header is completed. Returns its octets, whether or not they fit: who
+    /// sends it finds out.
+    pub(crate) fn end(&mut self) -> usize {
+        let tag = if self.area_at.is_some() { TpmSt::Sessions } else { TpmSt::NoSessions };
+        self.put(0, &(tag as u16).to_be_bytes());
+        self.put_u32(2, self.len);
+        self.len
     }
 }
 
 /// An answer that does not have the promised form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
-
-impl From<Framing> for Malformed {
-    fn from(_: Framing) -> Self {
-        Self
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -411,7 +418,7 @@ mod tests {
         let mut octets = [0; 64];
         let mut command = Writer::command(&mut octets, Code::Sign, &[Handle(0x8000_0001)]);
         command.passwords(&[&[]]).sized(&[0xAA; 4]).u16(0x0010);
-        let len = command.finish().unwrap();
+        let len = command.end();
         let expected = b"\x80\x02\x00\x00\x00\x23\x00\x00\x01\x5d\x80\x00\x00\x01\
               \x00\x00\x00\x09\x40\x00\x00\x09\x00\x00\x01\x00\x00\x00\x04\xaa\xaa\xaa\xaa\x00\x10";
         assert_eq!(&octets[..len], expected);
@@ -425,6 +432,7 @@ mod tests {
             let mut command =
                 Writer::command(&mut octets[..available], Code::Sign, &[Handle(0x8000_0001)]);
             command.passwords(&[&[]]).sized(&[0xAA; 4]).u16(0x0010);
+            assert_eq!(command.end(), 35, "{available} octets");
             assert_eq!(command.finish(), Err(TooLong), "{available} octets");
             assert_eq!(octets[available..], [0; 64][available..]);
         }
@@ -438,7 +446,7 @@ mod tests {
         for code in ALL {
             let mut octets = [0; 64];
             let handles = &[Handle::NULL; 2][..code.handles()];
-            let len = Writer::command(&mut octets, code, handles).u32(0).finish().unwrap();
+            let len = Writer::command(&mut octets, code, handles).u32(0).end();
             let theirs = TpmCommand::cast(&octets[..len]).unwrap();
             assert_eq!(theirs.cc().unwrap() as u32, code.id());
             assert_eq!(theirs.handles().unwrap().len(), 4 * code.handles(), "{code}");

@@ -14,10 +14,11 @@
 
 use core::fmt;
 
+use aes::cipher::KeyInit;
 use aes::{Aes128, Aes256};
-use cfb_mode::cipher::{AsyncStreamCipher, BlockEncryptMut, KeyIvInit};
 use zeroize::Zeroizing;
 
+use crate::cfb::{self, Cipher, Direction};
 use crate::hash::{DIGEST_LEN_MAX, HashAlg};
 use crate::kdf::{Label, kdf_a};
 use crate::name::Name;
@@ -89,17 +90,15 @@ fn encrypt(name_alg: HashAlg, seed: &[u8], aes: AesKey, object: &Name, identity:
     let key = &mut key[..aes.key_len()];
     kdf_a(name_alg, seed, Label::Storage, object.as_bytes(), &[], key);
     match aes {
-        AesKey::Bits128 => encrypt_with::<cfb_mode::Encryptor<Aes128>>(key, identity),
-        AesKey::Bits256 => encrypt_with::<cfb_mode::Encryptor<Aes256>>(key, identity),
+        AesKey::Bits128 => encrypt_with::<Aes128>(key, identity),
+        AesKey::Bits256 => encrypt_with::<Aes256>(key, identity),
     }
 }
 
-#[expect(clippy::expect_used, reason = "the key has the length of its cipher, the IV that of AES")]
-fn encrypt_with<C>(key: &[u8], octets: &mut [u8])
-where
-    C: AsyncStreamCipher + BlockEncryptMut + KeyIvInit,
-{
-    C::new_from_slices(key, &[0; 16]).expect("a key and an IV of these lengths").encrypt(octets);
+#[expect(clippy::expect_used, reason = "the key has the length of its cipher")]
+fn encrypt_with<C: KeyInit + Cipher>(key: &[u8], octets: &mut [u8]) {
+    let cipher = C::new_from_slice(key).expect("a key of this length");
+    cfb::apply(&cipher, Direction::Encrypt, &[0; 16], octets);
 }
 
 /// The HMAC over what is encrypted and the Name. TPM 2.0 Part 1 §24.4, equations (39) and (40).

@@ -13,9 +13,9 @@ use core::fmt;
 
 use tpm2_protocol::data::{TpmAlgId, TpmEccCurve};
 
-use crate::command::{Handle, TooLong, Writer};
+use crate::command::{Handle, Writer};
 use crate::hash::HashAlg;
-use crate::reader::Reader;
+use crate::reader::Parts;
 
 use self::policy::EkPolicy;
 
@@ -160,21 +160,21 @@ impl EkTemplate {
     }
 
     /// Writes the template, a `TPMT_PUBLIC`, to the front of `out`; returns its octets.
-    pub(crate) fn write(self, unique: Unique<'_>, out: &mut [u8]) -> Result<usize, TooLong> {
+    pub(crate) fn write(self, unique: Unique<'_>, out: &mut [u8; EK_AREA_LEN_MAX]) -> usize {
         let mut writer = Writer::new(out);
         let attributes = if self.is_low() { LOW_RANGE } else { LOW_RANGE | USER_WITH_AUTH };
-        let (kind, name_alg) = (self.shape().kind(), self.name_alg());
-        writer.u16(kind as u16).u16(name_alg.id()).u32(attributes);
-        writer.sized(self.policy().digest().as_bytes());
+        let (shape, name_alg) = (self.shape(), self.name_alg());
+        writer.u16(shape.kind() as u16).u16(name_alg.id()).u32(attributes);
+        writer.sized(self.policy().digest());
         let aes_bits = if matches!(name_alg, HashAlg::Sha256) { 128 } else { 256 };
         writer.u16(TpmAlgId::Aes as u16).u16(aes_bits).u16(TpmAlgId::Cfb as u16);
         let no_scheme = TpmAlgId::Null as u16;
-        match self.shape() {
+        match shape {
             Shape::Ecc(curve) => writer.u16(no_scheme).u16(curve as u16).u16(no_scheme),
             Shape::Rsa { bits } => writer.u16(no_scheme).u16(bits).u32(DEFAULT_EXPONENT),
         };
-        self.shape().write_unique(unique, &mut writer);
-        writer.finish()
+        shape.write_unique(unique, &mut writer);
+        writer.len()
     }
 
     /// Puts `nonce` into the unique field of a template of the maker's, of `len` octets; returns
@@ -185,10 +185,63 @@ impl EkTemplate {
         template: &mut [u8],
         len: usize,
     ) -> Option<usize> {
-        let unique_at = self.shape().unique_at(template.get(..len)?)?;
+        let outline = Outline::of(template.get(..len)?)?;
+        let unique_at = len - outline.unique.len();
+        let shape = self.shape();
+        if outline.kind != shape.kind() as u16 {
+            return None;
+        }
         let mut writer = Writer::new(template.get_mut(unique_at..)?);
-        self.shape().write_unique(Unique::Padded(nonce), &mut writer);
+        shape.write_unique(Unique::Padded(nonce), &mut writer);
         Some(unique_at + writer.finish().ok()?)
+    }
+}
+
+/// The parts of an endorsement key's public area that a device looks at. What is between them has
+/// the lengths that it has in every such key: it protects others by a block cipher, and has neither
+/// a scheme nor a key derivation. Whether they are good ones is the provisioner's to judge.
+pub(crate) struct Outline<'a> {
+    kind: u16,
+    pub(crate) name_alg: u16,
+    attributes: u32,
+    pub(crate) auth_policy: &'a [u8],
+    unique: &'a [u8],
+}
+
+impl<'a> Outline<'a> {
+    /// `None` for what is no such area.
+    pub(crate) fn of(area: &'a [u8]) -> Option<Self> {
+        const NO_SCHEME: u16 = TpmAlgId::Null as u16;
+        const ECC: u16 = TpmAlgId::Ecc as u16;
+        const RSA: u16 = TpmAlgId::Rsa as u16;
+        let mut parts = Parts::new(area);
+        let (kind, name_alg, attributes) = (parts.u16(), parts.u16(), parts.u32());
+        let (auth_policy, _symmetric, scheme) = (parts.sized(), parts.take(6), parts.u16());
+        let _curve_or_size = match kind {
+            ECC => parts.take(4),
+            RSA => parts.take(6),
+            _ => return None,
+        };
+        let unique = parts.rest();
+        let outline = Self { kind, name_alg, attributes, auth_policy, unique };
+        (parts.is_whole() && scheme == NO_SCHEME).then_some(outline)
+    }
+
+    /// Whether its password allows its use.
+    pub(crate) const fn has_password(&self) -> bool {
+        self.attributes & USER_WITH_AUTH != 0
+    }
+
+    /// The numbers of the key itself, big-endian: the modulus, and nothing; or x and y.
+    pub(crate) fn numbers(&self) -> Option<[&'a [u8]; 2]> {
+        let mut parts = Parts::new(self.unique);
+        let first = parts.sized();
+        let second = if self.is_rsa() { &[] } else { parts.sized() };
+        parts.is_used_up().then_some([first, second])
+    }
+
+    pub(crate) const fn is_rsa(&self) -> bool {
+        self.kind == TpmAlgId::Rsa as u16
     }
 }
 
@@ -234,20 +287,6 @@ impl Shape {
             };
         }
     }
-
-    /// Where the unique field of a template begins.
-    fn unique_at(self, template: &[u8]) -> Option<usize> {
-        let mut reader = Reader::new(template);
-        let kind = reader.u16().ok()?;
-        let (_name_alg, _attributes) = (reader.u16().ok()?, reader.u32().ok()?);
-        let (policy, symmetric) = (reader.sized(usize::MAX).ok()?, reader.take(6).ok()?);
-        let (scheme, rest) = match self {
-            Self::Ecc(_) => (reader.u16().ok()?, reader.take(4).ok()?),
-            Self::Rsa { .. } => (reader.u16().ok()?, reader.take(6).ok()?),
-        };
-        let is_ours = kind == self.kind() as u16 && scheme == TpmAlgId::Null as u16;
-        is_ours.then_some(8 + 2 + policy.len() + symmetric.len() + 2 + rest.len())
-    }
 }
 
 impl fmt::Display for EkTemplate {
@@ -270,7 +309,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::public::PublicArea;
+    use crate::public::{Attribute, Key, PublicArea};
     use crate::testing::hex;
 
     /// The keys that swtpm_setup 0.7.1 made, up to what the TPM filled in.
@@ -289,7 +328,7 @@ mod tests {
 
     fn written(template: EkTemplate, unique: Unique<'_>) -> Vec<u8> {
         let mut out = [0; EK_AREA_LEN_MAX];
-        let len = template.write(unique, &mut out).unwrap();
+        let len = template.write(unique, &mut out);
         out[..len].to_vec()
     }
 
@@ -314,7 +353,7 @@ mod tests {
         for (template, unique_len) in [(EkTemplate::P256, 68), (EkTemplate::Rsa2048, 258)] {
             for unique in [Unique::Padded(&[]), Unique::Empty] {
                 let mut area = [0xEE; EK_AREA_LEN_MAX];
-                let len = template.write(unique, &mut area).unwrap();
+                let len = template.write(unique, &mut area);
                 let len = template.write_nonce(&[0x42; 20], &mut area, len).unwrap();
                 let expected = written(template, Unique::Padded(&[0x42; 20]));
                 assert_eq!(area[..len], expected);
@@ -324,7 +363,7 @@ mod tests {
             }
         }
         let mut other = [0; EK_AREA_LEN_MAX];
-        let len = EkTemplate::P256.write(Unique::Empty, &mut other).unwrap();
+        let len = EkTemplate::P256.write(Unique::Empty, &mut other);
         assert_eq!(EkTemplate::Rsa2048.write_nonce(&[1], &mut other, len), None);
         assert_eq!(EkTemplate::P256.write_nonce(&[1], &mut other, 30), None);
     }
@@ -346,15 +385,49 @@ mod tests {
         assert_eq!(EkTemplate::P384High.persistent(), Handle(0x8101_0016));
     }
 
-    /// Goal: a buffer that is too small is noticed.
+    /// Goal: there is room for every template, and the longest nonce in it.
     #[test]
-    fn a_template_is_written_whole_or_not_at_all() {
+    fn every_template_is_written_whole() {
         for template in EkTemplate::ALL {
-            let needed = written(template, Unique::Padded(&[])).len();
-            assert!(needed <= EK_AREA_LEN_MAX);
-            let mut out = [0; EK_AREA_LEN_MAX];
-            let short = template.write(Unique::Padded(&[]), &mut out[..needed - 1]);
-            assert_eq!(short, Err(TooLong), "{template}");
+            for unique in [Unique::Empty, Unique::Padded(&[]), Unique::Padded(&[7; 1000])] {
+                let mut out = [0; EK_AREA_LEN_MAX];
+                assert!(template.write(unique, &mut out) <= EK_AREA_LEN_MAX, "{template}");
+            }
+        }
+    }
+
+    /// Goal: the outline of a public area is what a verifier reads in it, and that of anything else
+    /// is none.
+    #[test]
+    fn an_outline_is_what_a_verifier_reads() {
+        for template in EkTemplate::ALL {
+            let octets = written(template, Unique::Padded(&[9; 32]));
+            let (outline, area) =
+                (Outline::of(&octets).unwrap(), PublicArea::parse(&octets).unwrap());
+            assert_eq!(outline.name_alg, area.name_alg.id());
+            assert_eq!(outline.auth_policy, area.auth_policy);
+            assert_eq!(outline.has_password(), area.attributes.has(Attribute::UserWithAuth));
+            assert_eq!(outline.has_password(), !template.is_low());
+            let numbers = match area.key {
+                Key::Ecc { x, y, .. } => [x, y],
+                Key::Rsa { modulus, .. } => [modulus, &[]],
+            };
+            assert_eq!(outline.numbers(), Some(numbers));
+            let head = octets.len() - outline.unique.len();
+            for len in 0..octets.len() {
+                let outline = Outline::of(&octets[..len]);
+                assert_eq!(outline.is_some(), len >= head, "{template}, {len} octets");
+                assert_eq!(outline.and_then(|outline| outline.numbers()), None, "{len} octets");
+            }
+            let trailing = [&octets[..], &[0]].concat();
+            assert_eq!(Outline::of(&trailing).and_then(|outline| outline.numbers()), None);
+            // The type, and the scheme in front of what the kind of key has of its own.
+            let scheme_at = head - if outline.is_rsa() { 8 } else { 6 };
+            for at in [0, scheme_at] {
+                let mut other = octets.clone();
+                other[at] ^= 0x80;
+                assert!(Outline::of(&other).is_none(), "{template}, octet {at}");
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use core::fmt;
 
 use tpm2_protocol::data::{TpmRc, TpmRcBase};
 
-use crate::command::{Code, Hierarchy};
+use crate::command::Code;
 use crate::name::NameHead;
 
 /// The bit of a code of format one: a complaint about our command. TPM 2.0 Part 2 §6.6.2
@@ -156,15 +156,16 @@ impl fmt::Display for ResponseCode {
     }
 }
 
-/// Why a command has no answer. `E` is the transport's error.
+/// Why a command has no answer. `E` is the transport's error. It takes two words where that one takes
+/// one: a failure is passed on from step to step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TpmError<E> {
     /// The caller's buffer does not hold the answer.
     BufferTooSmall {
         /// Octets needed.
-        needed: usize,
-        /// Octets there.
-        available: usize,
+        needed: u16,
+        /// Octets there, at most 65,535 of them.
+        available: u16,
     },
     /// The command does not fit the buffer that commands are written to.
     CommandTooLong {
@@ -194,7 +195,16 @@ pub enum TpmError<E> {
     WeakEntropy,
 }
 
+const _: () = assert!(size_of::<TpmError<[u16; 2]>>() == 8, "two words");
+
 impl<E> TpmError<E> {
+    /// A buffer of `available` octets for an answer of `needed`, none of which exceeds 64 KiB.
+    pub(crate) fn too_small(needed: usize, available: usize) -> Self {
+        let [needed, available] =
+            [needed, available].map(|octets| u16::try_from(octets).unwrap_or(u16::MAX));
+        Self::BufferTooSmall { needed, available }
+    }
+
     /// The response code, where the TPM gave one.
     #[must_use]
     pub const fn code(&self) -> Option<ResponseCode> {
@@ -270,16 +280,6 @@ pub enum Trouble {
     },
     /// No usable answer came: the transport failed, or the TPM does not speak as specified.
     Unreachable,
-}
-
-impl Trouble {
-    /// A password is needed on this hierarchy.
-    pub(crate) const fn auth_needed(hierarchy: Hierarchy) -> Self {
-        match hierarchy {
-            Hierarchy::Endorsement => Self::EndorsementAuthNeeded,
-            Hierarchy::Owner => Self::OwnerAuthNeeded,
-        }
-    }
 }
 
 impl fmt::Display for Trouble {

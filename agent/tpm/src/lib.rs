@@ -20,6 +20,7 @@
 extern crate std;
 
 pub mod attest;
+mod cfb;
 pub mod command;
 pub mod credential;
 pub mod ek;

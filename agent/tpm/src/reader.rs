@@ -1,7 +1,78 @@
 //! Reading TPM structures from octets that nobody has checked.
 //!
 //! Integers are big-endian, and a `TPM2B` is a 16-bit length before its octets (TPM 2.0 Part 1
-//! §5). Every read says what it found short; nothing is copied.
+//! §5). Nothing is copied. A verifier has to say what is wrong with what it was sent: every read
+//! of a [`Reader`] does. A device does nothing else about a malformed answer of its TPM than not to
+//! use it: [`Parts`] are read to their end, and asked once whether they were all there.
+
+/// What is left of an answer, or of what was once one. A part that is not there is read as zeros,
+/// and everything behind it, too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'a> {
+    rest: &'a [u8],
+    is_whole: bool,
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) const fn new(octets: &'a [u8]) -> Self {
+        Self { rest: octets, is_whole: true }
+    }
+
+    /// The next `len` octets.
+    pub(crate) fn take(&mut self, len: usize) -> &'a [u8] {
+        let taken = self.rest.split_at_checked(len);
+        self.is_whole &= taken.is_some();
+        let (octets, rest) = taken.unwrap_or_default();
+        self.rest = rest;
+        octets
+    }
+
+    /// The next octets as a number, high ones first.
+    fn number(&mut self, len: usize) -> u32 {
+        self.take(len).iter().fold(0, |number, octet| number << 8 | u32::from(*octet))
+    }
+
+    pub(crate) fn u8(&mut self) -> u8 {
+        self.number(1) as u8
+    }
+
+    pub(crate) fn u16(&mut self) -> u16 {
+        self.number(2) as u16
+    }
+
+    pub(crate) fn u32(&mut self) -> u32 {
+        self.number(4)
+    }
+
+    /// The content of a `TPM2B`.
+    pub(crate) fn sized(&mut self) -> &'a [u8] {
+        let len = self.number(2);
+        self.take(len as usize)
+    }
+
+    /// Fills `number` with the content of a `TPM2B` that may lack zeros in front; `false`, and
+    /// nothing is filled, if it is longer.
+    pub(crate) fn fill(&mut self, number: &mut [u8]) -> bool {
+        let octets = self.sized();
+        let place = number.len().checked_sub(octets.len()).and_then(|from| number.get_mut(from..));
+        place.map(|place| place.copy_from_slice(octets)).is_some()
+    }
+
+    /// What has not been read.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Whether all that was read was there.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Whether it was, and nothing else is.
+    pub(crate) const fn is_used_up(&self) -> bool {
+        self.is_whole && self.rest.is_empty()
+    }
+}
 
 /// What is left of a buffer.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +194,28 @@ mod tests {
         assert_eq!(reader.finish(), Err(Framing::Trailing { found: 4 }));
         assert_eq!(reader.sized(2), Ok(&b"hi"[..]));
         assert_eq!(reader.finish(), Ok(()));
+    }
+
+    /// Goal: parts are read in order; one that is cut anywhere is none, and what is behind it neither.
+    #[test]
+    fn parts_are_whole_or_not() {
+        let octets = b"\x01\x02\x03\x04\x05\x06\x07\0\x02hi";
+        let read = |len| {
+            let mut parts = Parts::new(&octets[..len]);
+            let read = (parts.u8(), parts.u16(), parts.u32(), parts.sized());
+            (read, parts.is_whole(), parts.is_used_up())
+        };
+        assert_eq!(read(11), ((1, 0x0203, 0x0405_0607, &b"hi"[..]), true, true));
+        for len in 0..11 {
+            let ((first, .., last), is_whole, is_used_up) = read(len);
+            assert_eq!((first, last), (u8::from(len > 0), &b""[..]), "{len} octets");
+            assert!(!is_whole && !is_used_up, "{len} octets");
+        }
+        let mut parts = Parts::new(octets);
+        assert_eq!((parts.take(20), parts.rest(), parts.is_whole()), (&[][..], &[][..], false));
+        let mut parts = Parts::new(octets);
+        assert_eq!((parts.take(9).len(), parts.rest()), (9, &b"hi"[..]));
+        assert!(parts.is_whole() && !parts.is_used_up());
     }
 
     /// Goal: a length is compared with its limit and with what is there before it is used.

@@ -13,16 +13,18 @@
 //! decoration. Whoever starts one has compared the key with the one that was recorded.
 
 use aes::Aes128;
-use cfb_mode::cipher::KeyIvInit;
+use aes::cipher::KeyInit;
+use hmac::digest::CtOutput;
 use hmac::{Hmac, Mac};
 use p256::elliptic_curve::sec1::ToEncodedPoint;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::cfb::{self, Direction};
 use crate::command::{Code, Handle, Malformed, SessionAttributes, Writer, authorizations_at};
-use crate::hash::HashAlg;
+use crate::hash::{DIGEST_LEN_MAX, HashAlg};
 use crate::kdf::{Label, kdf_a, kdf_e};
-use crate::reader::Reader;
+use crate::reader::Parts;
 
 /// Octets of our nonces: the least that TPM 2.0 Part 1 §19.6.3 allows, and enough to be unique.
 pub(crate) const NONCE_LEN: usize = 16;
@@ -33,8 +35,8 @@ pub(crate) const POINT_LEN: usize = 65;
 const DIGEST_LEN: usize = 32;
 const KEY_LEN: usize = 16;
 
-/// Octets in front of the first authorization: their length.
-const AREA_HEAD_LEN: usize = 4;
+/// Octets of the length of an authorization area.
+const AREA_LEN_LEN: usize = 4;
 
 /// Octets in front of the HMAC in an authorization of ours: handle, nonce, attributes, length.
 const HMAC_AT: usize = 4 + 2 + NONCE_LEN + 1 + 2;
@@ -98,6 +100,15 @@ impl Nonce {
     }
 }
 
+/// Why an answer is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unopened {
+    /// It has not the promised form.
+    Malformed,
+    /// It is not from the TPM that holds the key.
+    Tampered,
+}
+
 impl Session {
     /// The session that `TPM2_StartAuthSession` has loaded as `handle` for our nonce and salt, and
     /// answered with the nonce `theirs`.
@@ -124,114 +135,99 @@ impl Session {
         self.handle
     }
 
-    /// Takes a fresh nonce and appends the session's authorization, which must be the first, with
-    /// room for the HMAC.
-    pub(crate) fn authorize(
-        &mut self,
-        command: &mut Writer<'_>,
-        nonce: [u8; NONCE_LEN],
-        attributes: SessionAttributes,
-    ) {
-        self.ours = nonce;
-        command.authorization(self.handle, &nonce, attributes);
-        command.sized(&[0; DIGEST_LEN]);
+    /// Where a fresh nonce is drawn, before each command.
+    pub(crate) const fn fresh_nonce(&mut self) -> &mut [u8] {
+        &mut self.ours
+    }
+
+    /// Appends the session's authorization, which must be the first, with room for the HMAC.
+    pub(crate) fn authorize(&self, command: &mut Writer<'_>, attributes: SessionAttributes) {
+        command.authorization(self.handle, &self.ours, attributes).sized(&[0; DIGEST_LEN]);
     }
 
     /// Encrypts the first parameter of the whole `command`, if the attributes say so, and fills in
-    /// the HMAC. `names` are those of the command's handles, in their order.
-    /// TPM 2.0 Part 1 §19.6.5 and §21.2.
+    /// the HMAC. `names` are those of the command's handles, in their order. `None`, and nothing to
+    /// be sent, if it is no whole command. TPM 2.0 Part 1 §19.6.5 and §21.2.
     pub(crate) fn seal(
         &self,
         code: Code,
         command: &mut [u8],
-        names: &[&[u8]],
-    ) -> Result<(), Malformed> {
-        let at = authorizations_at(code.handles());
-        let (head, rest) = command.split_at_mut_checked(at + AREA_HEAD_LEN).ok_or(Malformed)?;
-        let area_len = Reader::new(&head[at..]).u32()?;
-        let area_len = usize::try_from(area_len).map_err(|_| Malformed)?;
-        let (area, parameters) = rest.split_at_mut_checked(area_len).ok_or(Malformed)?;
-        let attributes = SessionAttributes(*area.get(HMAC_AT - 3).ok_or(Malformed)?);
-        if attributes.has(SessionAttributes::DECRYPT) {
-            let (key, iv) = (&self.ours[..], self.theirs.as_bytes());
-            let octets = first_mut(parameters)?;
-            self.cipher(key, iv, |key, iv| {
-                cfb_mode::BufEncryptor::<Aes128>::new(key.into(), iv.into()).encrypt(octets);
-            });
-        }
-        let hash = Sha256::new().chain_update(code.id().to_be_bytes());
-        let hash = names.iter().fold(hash, |hash, name| hash.chain_update(name));
-        let hash = hash.chain_update(parameters);
+        [first, second]: [&[u8]; 2],
+        attributes: SessionAttributes,
+    ) -> Option<()> {
+        let (_head, rest) = command.split_at_mut_checked(authorizations_at(code.handles()))?;
+        let area_len = usize::try_from(Parts::new(rest).u32()).ok()?;
+        let (area, parameters) = rest.split_at_mut_checked(AREA_LEN_LEN + area_len)?;
         let nonces = [&self.ours[..], self.theirs.as_bytes()];
-        let hmac = self.hmac(&hash.finalize(), nonces, attributes).finalize().into_bytes();
-        let place = area.get_mut(HMAC_AT..HMAC_AT + DIGEST_LEN).ok_or(Malformed)?;
-        place.copy_from_slice(&hmac);
-        Ok(())
+        if attributes.has(SessionAttributes::DECRYPT) {
+            self.apply(Direction::Encrypt, nonces, first_mut(parameters)?);
+        }
+        let hash = HashAlg::Sha256.digest(&[&code.id().to_be_bytes(), first, second, parameters]);
+        let hmac = self.hmac(&hash, nonces, attributes).into_bytes();
+        area.get_mut(AREA_LEN_LEN + HMAC_AT..)?.get_mut(..DIGEST_LEN)?.copy_from_slice(&hmac);
+        Some(())
     }
 
-    /// Checks the HMAC of an answer and decrypts its first parameter, if the TPM says that it is
-    /// encrypted. `false`: the answer is not from the TPM that holds the key.
-    /// TPM 2.0 Part 1 §19.6.5 and §21.2.
+    /// Checks the HMAC of an answer, and decrypts its first parameter if that was asked for by the
+    /// `attributes` of the command. TPM 2.0 Part 1 §19.6.5 and §21.2.
     pub(crate) fn open(
         &mut self,
         code: Code,
         authorizations: &[u8],
         parameters: &mut [u8],
-        encrypted: bool,
-    ) -> Result<bool, Malformed> {
-        let mut reader = Reader::new(authorizations);
-        self.theirs = Nonce::new(reader.sized(usize::MAX)?)?;
-        let attributes = SessionAttributes(reader.u8()?);
-        let hmac = reader.sized(usize::MAX)?;
-        let success = [0; 4];
-        let hash = Sha256::new().chain_update(success).chain_update(code.id().to_be_bytes());
-        let hash = hash.chain_update(&*parameters).finalize();
-        let nonces = [self.theirs.as_bytes(), &self.ours[..]];
-        if self.hmac(&hash, nonces, attributes).verify_slice(hmac).is_err() {
-            return Ok(false);
+        attributes: SessionAttributes,
+    ) -> Result<(), Unopened> {
+        let mut parts = Parts::new(authorizations);
+        self.theirs = Nonce::new(parts.sized()).map_err(|Malformed| Unopened::Malformed)?;
+        let (found, hmac) = (SessionAttributes(parts.u8()), parts.sized());
+        if !parts.is_whole() {
+            return Err(Unopened::Malformed);
         }
-        if encrypted != attributes.has(SessionAttributes::ENCRYPT) {
-            return Ok(false);
+        let success = [0; 4];
+        let hash = HashAlg::Sha256.digest(&[&success, &code.id().to_be_bytes(), parameters]);
+        let nonces = [self.theirs.as_bytes(), &self.ours[..]];
+        let hmac = <&[u8; DIGEST_LEN]>::try_from(hmac).map_err(|_| Unopened::Tampered)?;
+        let is_authentic = self.hmac(&hash, nonces, found) == CtOutput::new((*hmac).into());
+        let encrypted = attributes.has(SessionAttributes::ENCRYPT);
+        if !is_authentic || encrypted != found.has(SessionAttributes::ENCRYPT) {
+            return Err(Unopened::Tampered);
         }
         if encrypted {
-            let octets = first_mut(parameters)?;
-            self.cipher(self.theirs.as_bytes(), &self.ours, |key, iv| {
-                cfb_mode::BufDecryptor::<Aes128>::new(key.into(), iv.into()).decrypt(octets);
-            });
+            let octets = first_mut(parameters).ok_or(Unopened::Malformed)?;
+            self.apply(Direction::Decrypt, nonces, octets);
         }
-        Ok(true)
+        Ok(())
     }
 
     #[expect(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104 §2)")]
     fn hmac(
         &self,
-        hash: &[u8],
+        hash: &[u8; DIGEST_LEN_MAX],
         [newer, older]: [&[u8]; 2],
         attributes: SessionAttributes,
-    ) -> Hmac<Sha256> {
-        let hmac = Hmac::<Sha256>::new_from_slice(&self.key[..]).expect("a key of any length");
-        hmac.chain_update(hash).chain_update(newer).chain_update(older).chain_update([attributes.0])
+    ) -> CtOutput<Hmac<Sha256>> {
+        let mut hmac =
+            <Hmac<Sha256> as Mac>::new_from_slice(&self.key[..]).expect("a key of any length");
+        for part in [&hash[..DIGEST_LEN], newer, older, &[attributes.0]] {
+            hmac.update(part);
+        }
+        hmac.finalize()
     }
 
-    /// Derives key and IV from the newer and the older nonce, and has `work` use them.
+    /// Derives key and IV from the newer and the older nonce, and encrypts or decrypts with them.
     // The expanded key takes 700 octets, which nobody else's frame should hold.
     #[inline(never)]
-    fn cipher(
-        &self,
-        newer: &[u8],
-        older: &[u8],
-        work: impl FnOnce(&[u8; KEY_LEN], &[u8; KEY_LEN]),
-    ) {
-        let mut octets = Zeroizing::new([[0; KEY_LEN]; 2]);
+    fn apply(&self, direction: Direction, [newer, older]: [&[u8]; 2], octets: &mut [u8]) {
+        let mut derived = Zeroizing::new([[0; KEY_LEN]; 2]);
         let (key, label) = (&self.key[..], Label::Cfb);
-        kdf_a(HashAlg::Sha256, key, label, newer, older, octets.as_flattened_mut());
-        let [key, iv] = &*octets;
-        work(key, iv)
+        kdf_a(HashAlg::Sha256, key, label, newer, older, derived.as_flattened_mut());
+        let [key, iv] = &*derived;
+        cfb::apply(&Aes128::new(key.into()), direction, iv, octets);
     }
 }
 
 /// The octets of the `TPM2B` at the front.
-fn first_mut(parameters: &mut [u8]) -> Result<&mut [u8], Malformed> {
-    let (len, rest) = parameters.split_first_chunk_mut().ok_or(Malformed)?;
-    rest.get_mut(..usize::from(u16::from_be_bytes(*len))).ok_or(Malformed)
+fn first_mut(parameters: &mut [u8]) -> Option<&mut [u8]> {
+    let (len, rest) = parameters.split_first_chunk_mut()?;
+    rest.get_mut(..usize::from(u16::from_be_bytes(*len)))
 }

@@ -12,7 +12,7 @@
 //! may be flushed instead.
 //!
 //! **Why it waits here and nowhere else.** After some answers a TPM wants the same command once
-//! more: it was busy, testing itself, or full. One loop ([`Tpm`]'s private `answer`) knows
+//! more: it was busy, testing itself, or full. One loop ([`Tpm`]'s private `call`) knows
 //! them, waits through [`Transact::pause_ms`], doubling, and gives up after a fixed sum. A command
 //! is a sequence of bytes that is still in the buffer then, session nonces included, as TPM 2.0
 //! Part 1 §19.6.5 allows: a command that was not carried out has rolled no nonce.
@@ -28,9 +28,9 @@ use core::ops::Range;
 
 use tpm2_protocol::data::TpmSt;
 
-use crate::command::{Code, HEADER_LEN, Handle, Malformed, Writer};
+use crate::command::{Code, Handle, Writer};
 use crate::fault::{Patience, ResponseCode, TpmError};
-use crate::reader::Reader;
+use crate::reader::Parts;
 use crate::transact::Transact;
 
 pub use self::capability::{Firmware, Lockout, Properties};
@@ -77,15 +77,19 @@ pub struct Tpm<T> {
     lost: bool,
     /// Nothing of ours is in the way: everything has been flushed since the call began.
     is_swept: bool,
+    /// The command in the buffer.
+    code: Code,
+    /// Behind it, the parts of the response: its parameters, and the authorizations up to the end.
+    parameters: Range<usize>,
+    end: usize,
     buffer: [u8; BUFFER_LEN],
 }
 
-/// Where in the buffer the parts of a response are.
-#[derive(Clone, Debug)]
-pub(crate) struct Answer {
+/// A response of success: what it loaded, and where in the buffer its parts are.
+struct Answer {
     handle: Handle,
     parameters: Range<usize>,
-    authorizations: Range<usize>,
+    end: usize,
 }
 
 impl<T> fmt::Debug for Tpm<T> {
@@ -104,6 +108,9 @@ impl<T> Tpm<T> {
             owed: [None; OWED_MAX],
             lost: false,
             is_swept: false,
+            code: Code::Startup,
+            parameters: 0..0,
+            end: 0,
             buffer: [0; BUFFER_LEN],
         }
     }
@@ -123,55 +130,27 @@ impl<T> Tpm<T> {
         &mut self.transport
     }
 
-    /// What has been answered. Only the last answer's ranges make sense.
-    fn parameters(&self, answer: &Answer) -> Reader<'_> {
-        Reader::new(self.buffer.get(answer.parameters.clone()).unwrap_or_default())
+    /// Begins a command with its handles.
+    fn command(&mut self, code: Code, handles: &[Handle]) -> Writer<'_> {
+        self.code = code;
+        Writer::command(&mut self.buffer, code, handles)
+    }
+
+    /// What was answered to the last command.
+    fn parameters(&self) -> Parts<'_> {
+        Parts::new(self.buffer.get(self.parameters.clone()).unwrap_or_default())
     }
 }
 
 impl<T: Transact> Tpm<T> {
-    /// Writes a command by `write`, sends it and has it answered.
-    fn call(
-        &mut self,
-        code: Code,
-        handles: &[Handle],
-        write: impl FnOnce(&mut Writer<'_>),
-    ) -> Result<Answer, TpmError<T::Error>> {
-        let len = self.write(code, handles, write)?;
-        self.answer(code, len)
-    }
-
-    /// Writes a command by `write`; returns its octets.
-    fn write(
-        &mut self,
-        code: Code,
-        handles: &[Handle],
-        write: impl FnOnce(&mut Writer<'_>),
-    ) -> Result<usize, TpmError<T::Error>> {
-        let mut command = Writer::command(&mut self.buffer, code, handles);
-        write(&mut command);
-        command.finish().map_err(|_| TpmError::CommandTooLong { command: code })
-    }
-
     /// Sends the command in the first `len` octets of the buffer until the TPM has carried it out
-    /// or refused it for good.
-    fn answer(&mut self, code: Code, len: usize) -> Result<Answer, TpmError<T::Error>> {
+    /// or refused it for good. Returns the handle of what it has loaded.
+    fn call(&mut self, len: usize) -> Result<Handle, TpmError<T::Error>> {
         let (mut waited_ms, mut pause_ms) = (0, PAUSE_MS_FIRST);
         loop {
-            let refusal = match self.exchange(code, len)? {
-                Ok(answer) => return Ok(answer),
-                Err(refusal) => refusal,
-            };
-            let patience_ms = match refusal.patience() {
-                Patience::Busy => BUSY_MS_MAX,
-                // What fills the TPM is ours, and to be swept before others are waited for: the
-                // kernel, behind a resource manager.
-                Patience::Full if self.sharing == Sharing::Exclusive && !self.is_swept => 0,
-                Patience::Full => FULL_MS_MAX,
-                Patience::None => 0,
-            };
-            if waited_ms >= patience_ms {
-                return Err(TpmError::Refused { command: code, code: refusal });
+            match self.exchange(len) {
+                Err(TpmError::Refused { code, .. }) if waited_ms < self.patience_ms(code) => (),
+                outcome => return outcome,
             }
             self.transport.pause_ms(pause_ms);
             waited_ms += pause_ms;
@@ -179,29 +158,43 @@ impl<T: Transact> Tpm<T> {
         }
     }
 
+    /// How long a refusal is worth waiting for.
+    fn patience_ms(&self, refusal: ResponseCode) -> u32 {
+        match refusal.patience() {
+            Patience::Busy => BUSY_MS_MAX,
+            // What fills the TPM is ours, and to be swept before others are waited for: the
+            // kernel, behind a resource manager.
+            Patience::Full if self.sharing == Sharing::Exclusive && !self.is_swept => 0,
+            Patience::Full => FULL_MS_MAX,
+            Patience::None => 0,
+        }
+    }
+
     /// Sends the command once.
-    fn exchange(
-        &mut self,
-        code: Code,
-        len: usize,
-    ) -> Result<Result<Answer, ResponseCode>, TpmError<T::Error>> {
+    fn exchange(&mut self, len: usize) -> Result<Handle, TpmError<T::Error>> {
+        let command = self.code;
         let parts = self.buffer.split_at_mut_checked(len);
-        let (command, response) = parts.ok_or(TpmError::CommandTooLong { command: code })?;
-        let available = response.len();
-        let outcome = match self.transport.transact(command, response) {
-            Ok(octets) if octets <= available => {
-                parse(code, &self.buffer[..len + octets], len).map_err(|_| code)
-            }
-            Ok(_) => Err(code),
-            Err(error) => {
-                self.lost |= code.loads();
-                return Err(TpmError::Transport(error));
-            }
+        let (sent, response) = parts.ok_or(TpmError::CommandTooLong { command })?;
+        let outcome = match self.transport.transact(sent, response) {
+            Ok(octets) => parse(command, sent, response.get(..octets).unwrap_or_default()),
+            Err(error) => Err(TpmError::Transport(error)),
         };
-        outcome.map_err(|command| {
+        if !matches!(outcome, Ok(_) | Err(TpmError::Refused { .. })) {
             self.lost |= command.loads();
-            TpmError::Malformed { command }
-        })
+        }
+        let Answer { handle, parameters, end } = outcome?;
+        (self.parameters, self.end) = (parameters, end);
+        Ok(handle)
+    }
+
+    /// The answer to the last command is none.
+    const fn malformed(&self) -> TpmError<T::Error> {
+        TpmError::Malformed { command: self.code }
+    }
+
+    /// Has the last command be answered well, or not.
+    const fn expect(&self, is_well: bool) -> Result<(), TpmError<T::Error>> {
+        if is_well { Ok(()) } else { Err(self.malformed()) }
     }
 
     /// Has `work` use what is loaded as `handle`, and flushes it, whatever came of it. The first
@@ -229,9 +222,8 @@ impl<T: Transact> Tpm<T> {
     /// [`TpmError`]; the handle is owed then, and flushed by [`Tpm::settle`]. A handle that is not
     /// there any more is flushed.
     pub fn flush(&mut self, handle: Handle) -> Result<(), TpmError<T::Error>> {
-        match self.call(Code::FlushContext, &[], |command| {
-            command.u32(handle.0);
-        }) {
+        let command = self.command(Code::FlushContext, &[]).u32(handle.0).end();
+        match self.call(command) {
             Err(error) if !error.is(ResponseCode::is_no_such_handle) => {
                 self.owe(handle);
                 Err(error)
@@ -288,49 +280,40 @@ impl<T: Transact> Tpm<T> {
         Ok(())
     }
 
-    /// Passes `value` on, or flushes what an answer has loaded that is malformed behind its handle.
-    fn or_flush<R>(
+    /// Passes `outcome` on, with what is loaded as `handle` flushed if it is a failure. If that
+    /// fails, too, it is owed; the first failure is the one to tell.
+    pub(crate) fn unless_failed<R, E>(
         &mut self,
-        code: Code,
         handle: Handle,
-        value: Result<R, Malformed>,
-    ) -> Result<R, TpmError<T::Error>> {
-        value.or_else(|Malformed| {
-            self.flush(handle)?;
-            Err(TpmError::Malformed { command: code })
-        })
+        outcome: Result<R, E>,
+    ) -> Result<R, E> {
+        if outcome.is_err() {
+            let _owed = self.flush(handle);
+        }
+        outcome
     }
 }
 
-/// Takes the response behind the first `at` octets of `buffer` apart. TPM 2.0 Part 1 §18.
-fn parse(code: Code, buffer: &[u8], at: usize) -> Result<Result<Answer, ResponseCode>, Malformed> {
-    let (command, response) = buffer.split_at(at);
-    let mut reader = Reader::new(response);
-    let (tag, size, refusal) = (reader.u16()?, reader.u32()?, reader.u32()?);
-    if usize::try_from(size) != Ok(response.len()) {
-        return Err(Malformed);
+/// Takes the response to `command`, behind which it stands, apart. TPM 2.0 Part 1 §18.
+fn parse<E>(code: Code, command: &[u8], response: &[u8]) -> Result<Answer, TpmError<E>> {
+    let mut parts = Parts::new(response);
+    let (tag, len, refusal) = (parts.u16(), parts.u32(), parts.u32());
+    let is_framed = usize::try_from(len) == Ok(response.len());
+    if is_framed && parts.is_whole() && refusal != 0 {
+        return Err(TpmError::Refused { command: code, code: ResponseCode(refusal) });
     }
-    if refusal != 0 {
-        return Ok(Err(ResponseCode(refusal)));
-    }
-    if Ok(tag) != Reader::new(command).u16() {
-        return Err(Malformed);
-    }
-    let mut from = at + HEADER_LEN;
-    let handle = if code.loads() {
-        from += 4;
-        Handle(reader.u32()?)
-    } else {
-        Handle::NULL
+    let is_answer = is_framed && tag == Parts::new(command).u16();
+    let handle = Handle(if code.loads() { parts.u32() } else { Handle::NULL.0 });
+    let len = match tag == TpmSt::Sessions as u16 {
+        true => usize::try_from(parts.u32()).unwrap_or(usize::MAX),
+        false => parts.rest().len(),
     };
-    let mut to = buffer.len();
-    if tag == TpmSt::Sessions as u16 {
-        let len = usize::try_from(reader.u32()?).map_err(|_| Malformed)?;
-        reader.take(len)?;
-        from += 4;
-        to = from + len;
+    let from = command.len() + response.len() - parts.rest().len();
+    parts.take(len);
+    if !is_answer || !parts.is_whole() {
+        return Err(TpmError::Malformed { command: code });
     }
-    Ok(Ok(Answer { handle, parameters: from..to, authorizations: to..buffer.len() }))
+    Ok(Answer { handle, parameters: from..from + len, end: command.len() + response.len() })
 }
 
 #[cfg(test)]

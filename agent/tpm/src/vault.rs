@@ -69,6 +69,7 @@ pub struct Statement<'a> {
 #[derive(Debug)]
 pub struct Vault<T, const CONTEXTS: usize = 3> {
     tpm: Tpm<T>,
+    /// The storage primary that was made last; it is the expected one, or nothing is done with it.
     parent: Option<Primary>,
     expected: Option<Name>,
     contexts: Contexts<CONTEXTS>,
@@ -91,8 +92,52 @@ pub enum VaultError<E> {
     Trouble(Trouble),
 }
 
-/// Something that is done with a vault.
-type Work<'w, V, E> = &'w mut dyn FnMut(&mut V) -> Result<(), VaultError<E>>;
+/// Why a step of a sequence failed: what a [`VaultError`] is made from at the end of it, in the two
+/// words of a [`TpmError`], for it is passed on from step to step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault<E> {
+    /// A command failed.
+    Tpm(TpmError<E>),
+    /// The state of this name.
+    State(State),
+}
+
+/// A state in which a sequence ends. [`Trouble`] says more of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    EndorsementAuthNeeded,
+    FailureMode,
+    ForeignKey,
+    NoEndorsementKey,
+    OwnerAuthNeeded,
+    /// The Name that was found is in the vault.
+    ParentChanged,
+    /// A sequence was not as it should be.
+    Unreachable,
+}
+
+impl<E> From<TpmError<E>> for Fault<E> {
+    fn from(error: TpmError<E>) -> Self {
+        Self::Tpm(error)
+    }
+}
+
+impl<E> Fault<E> {
+    fn is(&self, what: impl FnOnce(ResponseCode) -> bool) -> bool {
+        matches!(self, Self::Tpm(error) if error.is(what))
+    }
+
+    /// A refused authorization of `hierarchy` is one that its owner has to give.
+    fn of_hierarchy(error: TpmError<E>, hierarchy: Hierarchy) -> Self {
+        if !error.is(ResponseCode::is_authorization) {
+            return Self::Tpm(error);
+        }
+        Self::State(match hierarchy {
+            Hierarchy::Endorsement => State::EndorsementAuthNeeded,
+            Hierarchy::Owner => State::OwnerAuthNeeded,
+        })
+    }
+}
 
 impl<E> From<TpmError<E>> for VaultError<E> {
     fn from(error: TpmError<E>) -> Self {
@@ -121,19 +166,6 @@ impl<E> VaultError<E> {
             }
             Self::Tpm(TpmError::Tampered { command }) => Trouble::Tampered { command: *command },
             Self::Tpm(_) => Trouble::Unreachable,
-        }
-    }
-
-    fn is(&self, what: impl FnOnce(ResponseCode) -> bool) -> bool {
-        matches!(self, Self::Tpm(error) if error.is(what))
-    }
-
-    /// A refused authorization of `hierarchy` is one that its owner has to give.
-    fn of_hierarchy(error: TpmError<E>, hierarchy: Hierarchy) -> Self {
-        if error.is(ResponseCode::is_authorization) {
-            Self::Trouble(Trouble::auth_needed(hierarchy))
-        } else {
-            Self::Tpm(error)
         }
     }
 }
@@ -182,6 +214,11 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`], [`Trouble::FailureMode`] among them.
     pub fn start(&mut self) -> Result<(), VaultError<T::Error>> {
+        let started = self.start_clean();
+        started.map_err(|fault| self.explain(fault))
+    }
+
+    fn start_clean(&mut self) -> Result<(), Fault<T::Error>> {
         self.start_up()?;
         if self.tpm.sharing() == Sharing::Exclusive {
             self.tpm.sweep()?;
@@ -207,11 +244,10 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         self.contexts.clear();
     }
 
-    fn start_up(&mut self) -> Result<(), VaultError<T::Error>> {
-        let started = self.tpm.startup();
-        started.map_err(|error| self.explain(error.into()))?;
+    fn start_up(&mut self) -> Result<(), Fault<T::Error>> {
+        self.tpm.startup()?;
         match self.tpm.test_result()? {
-            SelfTest::Failed(_) => Err(VaultError::Trouble(Trouble::FailureMode)),
+            SelfTest::Failed(_) => Err(Fault::State(State::FailureMode)),
             SelfTest::Passed | SelfTest::Pending => Ok(()),
         }
     }
@@ -257,7 +293,9 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`], [`Trouble::ParentChanged`] and [`Trouble::OwnerAuthNeeded`] among them.
     pub fn parent(&mut self) -> Result<Name, VaultError<T::Error>> {
-        self.with_parent(|_, parent| Ok(*parent.name))
+        self.with_parent(|_, _| Ok(()))?;
+        let primary = self.parent.as_ref();
+        Ok(primary.ok_or(VaultError::Trouble(Trouble::Unreachable))?.name)
     }
 
     /// 32 random octets that only the TPM and we know.
@@ -266,7 +304,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`].
     pub fn random(&mut self) -> Result<Secret, VaultError<T::Error>> {
-        self.with_parent(|tpm, parent| Ok(tpm.random(parent)?))
+        self.with_parent(|tpm, parent| tpm.random(parent))
     }
 
     /// Makes a key.
@@ -275,13 +313,27 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`].
     pub fn make(&mut self, template: Template) -> Result<KeyBlob, VaultError<T::Error>> {
+        let mut key = KeyBlob::empty();
+        self.make_into(template, &mut key)?;
+        Ok(key)
+    }
+
+    /// Makes a key where it stays, as [`Vault::make`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`]; what is in `key` then is none.
+    pub fn make_into(
+        &mut self,
+        template: Template,
+        key: &mut KeyBlob,
+    ) -> Result<(), VaultError<T::Error>> {
         let mut octets = [0; TEMPLATE_LEN_MAX];
         let len = template.write(&mut octets).unwrap_or_default();
         let template = octets.get(..len).unwrap_or_default();
-        let mut key = KeyBlob::empty();
-        self.with_parent(|tpm, parent| Ok(key.write(|out| tpm.create(parent, template, out))?))?;
+        self.with_parent(|tpm, parent| key.write(|out| tpm.create(parent, template, out)))?;
         key.check().map_err(|_| TpmError::Malformed { command: Code::Create })?;
-        Ok(key)
+        Ok(())
     }
 
     /// Whether `key` is one of this TPM's: loads and flushes it.
@@ -321,7 +373,8 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ) -> Result<Statement<'a>, VaultError<T::Error>> {
         let Certified { attest_len, signature_len } = self.with_key(key, |vault, key| {
             let ak = vault.load(ak)?;
-            Ok(vault.tpm.during(ak, |tpm, ak| tpm.certify(key, ak, qualifying, out))?)
+            let certified = vault.tpm.certify(key, ak, qualifying, out);
+            vault.flushed(ak, certified.map_err(Fault::Tpm))
         })?;
         let parts = out.split_at_checked(attest_len).and_then(|(attest, rest)| {
             Some(Statement { attest, signature: rest.get(..signature_len)? })
@@ -332,34 +385,43 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     /// Has the storage primary loaded for `work`.
     fn with_parent<R>(
         &mut self,
-        mut work: impl FnMut(&mut Tpm<T>, Parent<'_>) -> Result<R, VaultError<T::Error>>,
+        mut work: impl FnMut(&mut Tpm<T>, Parent<'_>) -> Result<R, TpmError<T::Error>>,
     ) -> Result<R, VaultError<T::Error>> {
         self.attempt(|vault| {
-            let (handle, Primary { name, point }) = vault.load_parent()?;
-            let parent = Parent { handle, name: &name, point: &point };
-            vault.tpm.during(handle, |tpm, _| work(tpm, parent))
+            let handle = vault.load_parent()?;
+            let outcome = match vault.parent_at(handle) {
+                Some((tpm, parent)) => work(tpm, parent).map_err(Fault::Tpm),
+                None => Err(Fault::State(State::Unreachable)),
+            };
+            vault.flushed(handle, outcome)
         })
+    }
+
+    /// The storage primary, which is loaded, and what to use it with.
+    fn parent_at(&mut self, handle: Handle) -> Option<(&mut Tpm<T>, Parent<'_>)> {
+        let Primary { name, point } = self.parent.as_ref()?;
+        Some((&mut self.tpm, Parent { handle, name, point }))
     }
 
     /// Has `key` loaded for `work`.
     fn with_key<R>(
         &mut self,
         key: &KeyBlob,
-        mut work: impl FnMut(&mut Self, Handle) -> Result<R, VaultError<T::Error>>,
+        mut work: impl FnMut(&mut Self, Handle) -> Result<R, Fault<T::Error>>,
     ) -> Result<R, VaultError<T::Error>> {
         self.attempt(|vault| {
             let handle = vault.load(key)?;
-            vault.flushing(handle, |vault| work(vault, handle))
+            let outcome = work(vault, handle);
+            vault.flushed(handle, outcome)
         })
     }
 
-    /// Has `work` done, and what is loaded as `handle` flushed, whatever came of it.
-    fn flushing<R>(
+    /// Passes `outcome` on, with what is loaded as `handle` flushed, whatever came of it.
+    fn flushed<R>(
         &mut self,
         handle: Handle,
-        work: impl FnOnce(&mut Self) -> Result<R, VaultError<T::Error>>,
-    ) -> Result<R, VaultError<T::Error>> {
-        let outcome = work(self);
+        outcome: Result<R, Fault<T::Error>>,
+    ) -> Result<R, Fault<T::Error>> {
         let flushed = self.tpm.flush(handle);
         let value = outcome?;
         flushed?;
@@ -370,76 +432,99 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     /// is ours. Begins with nothing of ours loaded.
     fn attempt<R>(
         &mut self,
-        mut work: impl FnMut(&mut Self) -> Result<R, VaultError<T::Error>>,
+        mut work: impl FnMut(&mut Self) -> Result<R, Fault<T::Error>>,
     ) -> Result<R, VaultError<T::Error>> {
-        let mut value = None;
-        self.persist(&mut |vault| work(vault).map(|done| value = Some(done)))?;
-        // It is there: what went well has left it.
-        value.ok_or(VaultError::Trouble(Trouble::Unreachable))
+        self.tpm.settle()?;
+        let mut is_last = false;
+        loop {
+            match work(self) {
+                Ok(value) => return Ok(value),
+                Err(fault) => self.mend(fault, is_last)?,
+            }
+            is_last = true;
+        }
     }
 
-    /// That, in one copy for all kinds of work.
+    /// Does what lets another attempt succeed where this one failed, or tells of the failure.
     #[inline(never)]
-    fn persist(&mut self, work: Work<'_, Self, T::Error>) -> Result<(), VaultError<T::Error>> {
-        self.tpm.settle()?;
-        let outcome = match work(self) {
-            Err(error) if error.is(ResponseCode::is_stale) => {
-                self.contexts.clear();
-                self.start_up()?;
-                work(self)
-            }
-            Err(error)
-                if error.is(ResponseCode::is_full) && self.tpm.sharing() == Sharing::Exclusive =>
-            {
-                self.tpm.sweep()?;
-                work(self)
-            }
-            outcome => outcome,
+    fn mend(&mut self, fault: Fault<T::Error>, was_last: bool) -> Result<(), VaultError<T::Error>> {
+        let mended = if was_last {
+            Err(fault)
+        } else if fault.is(ResponseCode::is_stale) {
+            self.contexts.clear();
+            self.start_up()
+        } else if fault.is(ResponseCode::is_full) && self.tpm.sharing() == Sharing::Exclusive {
+            self.tpm.sweep().map_err(Fault::Tpm)
+        } else {
+            Err(fault)
         };
-        outcome.map_err(|error| self.explain(error))
+        mended.map_err(|fault| self.explain(fault))
     }
 
     /// Finds out what an answer alone does not say: how long a lockout lasts; and whether the TPM
     /// is in failure mode or has only failed at this command, as swtpm does with what its
     /// cryptographic library cannot decrypt.
-    fn explain(&mut self, error: VaultError<T::Error>) -> VaultError<T::Error> {
+    #[inline(never)]
+    fn explain(&mut self, fault: Fault<T::Error>) -> VaultError<T::Error> {
+        let error = match fault {
+            Fault::Tpm(error) => error,
+            Fault::State(state) => return VaultError::Trouble(self.trouble(state)),
+        };
         if error.is(ResponseCode::is_lockout) {
             match self.tpm.lockout() {
                 Ok(Lockout { recovery_s, .. }) => Trouble::LockedOut { recovery_s }.into(),
                 Err(error) => error.into(),
             }
-        } else if error.is(ResponseCode::is_failure_mode) {
-            match self.tpm.test_result() {
-                Ok(SelfTest::Passed | SelfTest::Pending) => error,
-                Ok(SelfTest::Failed(_)) | Err(_) => Trouble::FailureMode.into(),
-            }
+        } else if error.is(ResponseCode::is_failure_mode)
+            && !matches!(self.tpm.test_result(), Ok(SelfTest::Passed | SelfTest::Pending))
+        {
+            Trouble::FailureMode.into()
         } else {
-            error
+            error.into()
+        }
+    }
+
+    /// What a state is called outside.
+    fn trouble(&mut self, state: State) -> Trouble {
+        match state {
+            State::EndorsementAuthNeeded => Trouble::EndorsementAuthNeeded,
+            State::FailureMode => Trouble::FailureMode,
+            State::ForeignKey => Trouble::ForeignKey,
+            State::NoEndorsementKey => Trouble::NoEndorsementKey,
+            State::OwnerAuthNeeded => Trouble::OwnerAuthNeeded,
+            State::ParentChanged => match (self.parent.take(), &self.expected) {
+                (Some(Primary { name: found, .. }), Some(expected)) => {
+                    Trouble::ParentChanged { found: found.head(), expected: expected.head() }
+                }
+                _ => Trouble::Unreachable,
+            },
+            State::Unreachable => Trouble::Unreachable,
         }
     }
 
     /// Loads a key: from its context, or from its blob.
-    fn load(&mut self, key: &KeyBlob) -> Result<Handle, VaultError<T::Error>> {
+    #[inline(never)]
+    fn load(&mut self, key: &KeyBlob) -> Result<Handle, Fault<T::Error>> {
         let name = key.name();
         if let Some(handle) = self.load_context(&name)? {
             return Ok(handle);
         }
-        let (parent, _) = self.load_parent()?;
+        let parent = self.load_parent()?;
         let loaded = self.tpm.load(parent, key.parts()).map_err(|error| {
             if error.is(ResponseCode::is_integrity) {
-                VaultError::Trouble(Trouble::ForeignKey)
+                Fault::State(State::ForeignKey)
             } else {
-                VaultError::Tpm(error)
+                Fault::Tpm(error)
             }
         });
         let handle = self.without(parent, loaded, |&handle| handle)?;
         let kept = self.contexts.put(&name, |out| self.tpm.context_save(handle, out));
-        self.loaded(handle, kept.or_else(only_lost_time))?;
+        self.tpm.unless_failed(handle, kept.or_else(only_lost_time))?;
         Ok(handle)
     }
 
     /// Loads what was saved under `name`; `None` if nothing was, or the TPM knows it no more.
-    fn load_context(&mut self, name: &Name) -> Result<Option<Handle>, VaultError<T::Error>> {
+    fn load_context(&mut self, name: &Name) -> Result<Option<Handle>, Fault<T::Error>> {
         let Some(context) = self.contexts.find(name) else { return Ok(None) };
         let outdated = |code: ResponseCode| code.is_integrity() || code.is_stale();
         match self.tpm.context_load(context) {
@@ -455,32 +540,17 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     }
 
     /// Loads the storage primary: from its context, or made anew and compared.
-    fn load_parent(&mut self) -> Result<(Handle, Primary), VaultError<T::Error>> {
-        if let Some(primary) = self.parent
-            && let Some(handle) = self.load_context(&primary.name)?
+    #[inline(never)]
+    fn load_parent(&mut self) -> Result<Handle, Fault<T::Error>> {
+        if let Some(Primary { name, .. }) = self.parent
+            && let Some(handle) = self.load_context(&name)?
         {
-            return Ok((handle, primary));
+            return Ok(handle);
         }
-        let (handle, made) = self.make_parent()?;
-        let judged = self.judge(made);
-        let primary = self.loaded(handle, judged)?;
-        let name = &primary.name;
-        let kept = self.contexts.put_parent(name, |out| self.tpm.context_save(handle, out));
-        self.loaded(handle, kept.or_else(only_lost_time))?;
-        Ok((handle, primary))
-    }
-
-    /// Passes `outcome` on, with what is loaded as `handle` flushed if it is a failure.
-    fn loaded<R>(
-        &mut self,
-        handle: Handle,
-        outcome: Result<R, VaultError<T::Error>>,
-    ) -> Result<R, VaultError<T::Error>> {
-        if outcome.is_err() {
-            // If that fails it is owed; the first failure is the one to tell.
-            let _owed = self.tpm.flush(handle);
-        }
-        outcome
+        let handle = self.make_parent()?;
+        let kept = self.keep_parent(handle);
+        self.tpm.unless_failed(handle, kept)?;
+        Ok(handle)
     }
 
     /// Flushes `parent`, and passes on what was loaded with its help; that is flushed, too, if the
@@ -488,43 +558,51 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     fn without<R>(
         &mut self,
         parent: Handle,
-        loaded: Result<R, VaultError<T::Error>>,
+        loaded: Result<R, Fault<T::Error>>,
         handle: impl FnOnce(&R) -> Handle,
-    ) -> Result<R, VaultError<T::Error>> {
+    ) -> Result<R, Fault<T::Error>> {
         let flushed = self.tpm.flush(parent);
         let value = loaded?;
-        self.loaded(handle(&value), flushed.map_err(VaultError::Tpm))?;
+        self.tpm.unless_failed(handle(&value), flushed)?;
         Ok(value)
     }
 
-    /// Compares the storage primary with the one that was recorded, or seen first.
-    fn judge(&mut self, made: Option<Primary>) -> Result<Primary, VaultError<T::Error>> {
-        let command = Code::CreatePrimary;
-        let primary = made.ok_or(TpmError::Malformed { command })?;
-        let (found, expected) = (primary.name, *self.expected.get_or_insert(primary.name));
-        if found != expected {
-            let (found, expected) = (found.head(), expected.head());
-            return Err(VaultError::Trouble(Trouble::ParentChanged { found, expected }));
+    /// Saves the storage primary's context, if it is the one that was recorded, or seen first.
+    fn keep_parent(&mut self, handle: Handle) -> Result<(), Fault<T::Error>> {
+        let Some(Primary { name, .. }) = &self.parent else {
+            return Err(TpmError::Malformed { command: Code::CreatePrimary }.into());
+        };
+        if name != self.expected.get_or_insert(*name) {
+            return Err(Fault::State(State::ParentChanged));
         }
-        Ok(*self.parent.insert(primary))
+        let kept = self.contexts.put_parent(name, |out| self.tpm.context_save(handle, out));
+        kept.or_else(only_lost_time)
     }
 
-    /// Makes the storage primary; `None` beside the handle for a key that is not of the template.
-    fn make_parent(&mut self) -> Result<(Handle, Option<Primary>), VaultError<T::Error>> {
+    /// Makes the storage primary; it is `None` for a key that is not of the template.
+    fn make_parent(&mut self) -> Result<Handle, Fault<T::Error>> {
         let (mut area, owner) = ([0; AREA_LEN_MAX], Hierarchy::Owner);
         let len = Template::StoragePrimary.write(&mut area).unwrap_or_default();
+        self.parent = None;
         let made = self.tpm.create_primary(owner, self.owner_auth.as_bytes(), &mut area, len);
-        let (handle, len) = made.map_err(|error| VaultError::of_hierarchy(error, owner))?;
+        let (handle, len) = made.map_err(|error| Fault::of_hierarchy(error, owner))?;
         let area = area.get(..len).unwrap_or_default();
-        let point = blob::point(area, Template::StoragePrimary);
-        let name = Name::of_public_area(area).ok();
-        Ok((handle, name.zip(point).map(|(name, point)| Primary { name, point })))
+        self.parent = Primary::of(area);
+        Ok(handle)
+    }
+}
+
+impl Primary {
+    /// `None` if it is not of the template.
+    fn of(area: &[u8]) -> Option<Self> {
+        let point = blob::point(area, Template::StoragePrimary)?;
+        Some(Self { name: Name::of_public_area(area).ok()?, point })
     }
 }
 
 /// A context that was not saved costs time, later: the key is loaded from its blob again. Only a
 /// transport that failed is told.
-fn only_lost_time<E>(error: TpmError<E>) -> Result<(), VaultError<E>> {
+fn only_lost_time<E>(error: TpmError<E>) -> Result<(), Fault<E>> {
     match error {
         TpmError::Transport(_) => Err(error.into()),
         _ => Ok(()),

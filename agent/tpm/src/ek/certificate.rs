@@ -5,7 +5,7 @@
 //! all lengths are in the shortest form. Nothing is judged here but where a certificate begins and
 //! ends, and which key it is about; it is the provisioner who believes it or not.
 
-use crate::public::{Key, PublicArea};
+use crate::ek::Outline;
 
 const BIT_STRING: u8 = 0x03;
 const EXPLICIT_VERSION: u8 = 0xA0;
@@ -90,20 +90,23 @@ fn element<'a>(octets: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
 /// if its key is not found, so that somebody else has to say.
 pub(crate) fn is_about(mut octets: &[u8], area: &[u8]) -> Option<bool> {
     let key = public_key(element(&mut octets, SEQUENCE)?)?;
-    match PublicArea::parse(area).ok()?.key {
-        Key::Ecc { x, y, .. } => {
-            let (&form, point) = key.split_first()?;
-            let (theirs_x, theirs_y) = point.split_at_checked(point.len() / 2)?;
-            const UNCOMPRESSED: u8 = 4;
-            let is_same = stripped(theirs_x) == stripped(x) && stripped(theirs_y) == stripped(y);
-            (form == UNCOMPRESSED).then_some(is_same)
-        }
-        Key::Rsa { modulus, .. } => {
-            let mut key = key;
-            let mut parts = element(&mut key, SEQUENCE)?;
-            Some(stripped(element(&mut parts, INTEGER)?) == stripped(modulus))
-        }
-    }
+    let area = Outline::of(area)?;
+    let numbers = area.numbers()?;
+    let theirs = if area.is_rsa() { modulus(key)? } else { point(key)? };
+    Some(theirs.map(stripped) == numbers.map(stripped))
+}
+
+/// The number of an RSA key. RFC 8017, appendix A.1.1.
+fn modulus(mut key: &[u8]) -> Option<[&[u8]; 2]> {
+    let mut parts = element(&mut key, SEQUENCE)?;
+    Some([element(&mut parts, INTEGER)?, &[]])
+}
+
+/// The coordinates of a point that is not compressed. SEC 1 §2.3.3.
+fn point(key: &[u8]) -> Option<[&[u8]; 2]> {
+    const UNCOMPRESSED: u8 = 4;
+    let point = key.strip_prefix(&[UNCOMPRESSED])?;
+    point.split_at_checked(point.len() / 2).map(<[_; 2]>::from)
 }
 
 /// The content of the `subjectPublicKey` in the content of a certificate. RFC 5280 §4.1.
@@ -203,7 +206,7 @@ mod tests {
     fn a_certificate_is_about_its_key() {
         let area = |template: EkTemplate, unique: &[u8]| {
             let mut out = [0; EK_AREA_LEN_MAX];
-            let len = template.write(Unique::Padded(unique), &mut out).unwrap();
+            let len = template.write(Unique::Padded(unique), &mut out);
             out[..len].to_vec()
         };
         let curve = area(EkTemplate::P256, &[7; 32]);

@@ -7,7 +7,7 @@ use tpm2_protocol::data::{TpmCap, TpmPt};
 use super::Tpm;
 use crate::command::{Code, Handle};
 use crate::fault::TpmError;
-use crate::reader::{Framing, Reader};
+use crate::reader::Parts;
 use crate::transact::Transact;
 
 /// `TPMA_PERMANENT.ownerAuthSet`. TPM 2.0 Part 2 §8.6.
@@ -141,17 +141,16 @@ impl<T: Transact> Tpm<T> {
         values: &mut [u32],
     ) -> Result<(), TpmError<T::Error>> {
         let first = first as u32;
-        let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
-        self.capability(TpmCap::TpmProperties, first, count, |mut reader, count| {
-            for _ in 0..count {
-                let (property, value) = (reader.u32()?, reader.u32()?);
-                let index = property.checked_sub(first).and_then(|n| usize::try_from(n).ok());
-                if let Some(place) = index.and_then(|index| values.get_mut(index)) {
-                    *place = value;
-                }
+        let (mut parts, came) = self.capability(TpmCap::TpmProperties, first, values.len())?;
+        for _ in 0..came {
+            let (property, value) = (parts.u32(), parts.u32());
+            let index = property.checked_sub(first).and_then(|n| usize::try_from(n).ok());
+            if let Some(place) = index.and_then(|index| values.get_mut(index)) {
+                *place = value;
             }
-            reader.finish()
-        })
+        }
+        let is_well = parts.is_used_up();
+        self.expect(is_well)
     }
 
     /// The handles of `first`'s kind from `first` on, ascending, as many as there are or fit;
@@ -165,37 +164,29 @@ impl<T: Transact> Tpm<T> {
         first: Handle,
         handles: &mut [Handle],
     ) -> Result<usize, TpmError<T::Error>> {
-        let count = u32::try_from(handles.len()).unwrap_or(u32::MAX);
-        let mut found = 0;
-        self.capability(TpmCap::Handles, first.0, count, |mut reader, count| {
-            for place in handles.iter_mut().take(count) {
-                *place = Handle(reader.u32()?);
-                found += 1;
-            }
-            reader.finish()
-        })?;
-        Ok(found)
+        let (mut parts, came) = self.capability(TpmCap::Handles, first.0, handles.len())?;
+        for place in handles.iter_mut().take(came) {
+            *place = Handle(parts.u32());
+        }
+        let is_well = parts.is_used_up();
+        self.expect(is_well)?;
+        Ok(came)
     }
 
-    /// Asks for `count` values and has `read` read those that came, told how many they are.
+    /// Asks for `count` values; returns those that came, and how many they are: not more.
     fn capability(
         &mut self,
         capability: TpmCap,
         first: u32,
-        count: u32,
-        read: impl FnOnce(Reader<'_>, usize) -> Result<(), Framing>,
-    ) -> Result<(), TpmError<T::Error>> {
-        let command = Code::GetCapability;
-        let answer = self.call(command, &[], |command| {
-            command.u32(capability as u32).u32(first).u32(count);
-        })?;
-        let malformed = |_| TpmError::Malformed { command };
-        let mut reader = self.parameters(&answer);
-        let head = reader.u8().and_then(|_more| Ok((reader.u32()?, reader.u32()?)));
-        let (found, came) = head.map_err(malformed)?;
-        if found != capability as u32 || came > count {
-            return Err(TpmError::Malformed { command });
-        }
-        read(reader, usize::try_from(came).unwrap_or(usize::MAX)).map_err(malformed)
+        count: usize,
+    ) -> Result<(Parts<'_>, usize), TpmError<T::Error>> {
+        let asked = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut command = self.command(Code::GetCapability, &[]);
+        let command = command.u32(capability as u32).u32(first).u32(asked).end();
+        self.call(command)?;
+        let mut parts = self.parameters();
+        let (_more, found, came) = (parts.u8(), parts.u32(), parts.u32());
+        self.expect(parts.is_whole() && found == capability as u32 && came <= asked)?;
+        Ok((parts, usize::try_from(came).unwrap_or(usize::MAX)))
     }
 }

@@ -2,10 +2,10 @@
 
 use tpm2_protocol::data::{TpmAlgId, TpmRh, TpmSt};
 
-use super::{Answer, Tpm};
-use crate::command::{Code, Handle, Hierarchy, Malformed, Writer};
+use super::Tpm;
+use crate::command::{Code, Handle, Hierarchy, Writer};
 use crate::fault::TpmError;
-use crate::reader::Reader;
+use crate::reader::Parts;
 use crate::transact::Transact;
 
 /// Octets of a saved context that is kept, at most. A P-256 key takes 560 on swtpm and up to 900
@@ -41,20 +41,13 @@ impl<T: Transact> Tpm<T> {
         area: &mut [u8],
         len: usize,
     ) -> Result<(Handle, usize), TpmError<T::Error>> {
-        let available = area.len();
-        let too_small = TpmError::BufferTooSmall { needed: len, available };
+        let too_small = TpmError::too_small(len, area.len());
         let template = area.get(..len).ok_or(too_small)?;
-        let answer = self.call(Code::CreatePrimary, &[hierarchy.handle()], |command| {
-            creation(command.passwords(&[auth]), template);
-        })?;
-        let handle = answer.handle;
-        match self.copy_first(Code::CreatePrimary, &answer, area) {
-            Ok(len) => Ok((handle, len)),
-            Err(error) => {
-                self.flush(handle)?;
-                Err(error)
-            }
-        }
+        let mut command = self.command(Code::CreatePrimary, &[hierarchy.handle()]);
+        let command = creation(command.passwords(&[auth]), template).end();
+        let handle = self.call(command)?;
+        let copied = self.copy_first(area);
+        Ok((handle, self.unless_failed(handle, copied)?))
     }
 
     /// Loads a key that was made under `parent`: `blob` is `TPM2B_PUBLIC ‖ TPM2B_PRIVATE`, as
@@ -64,15 +57,12 @@ impl<T: Transact> Tpm<T> {
     ///
     /// [`TpmError`]; nothing is loaded then.
     pub fn load(&mut self, parent: Handle, blob: &[u8]) -> Result<Handle, TpmError<T::Error>> {
-        let command = Code::Load;
-        let mut reader = Reader::new(blob);
-        let parts =
-            reader.sized(usize::MAX).and_then(|public| Ok((public, reader.sized(usize::MAX)?)));
-        let (public, private) = parts.map_err(|_| TpmError::Malformed { command })?;
-        let answer = self.call(command, &[parent], |command| {
-            command.passwords(&[&[]]).sized(private).sized(public);
-        })?;
-        Ok(answer.handle)
+        let mut parts = Parts::new(blob);
+        let (public, private) = (parts.sized(), parts.sized());
+        let mut command = self.command(Code::Load, &[parent]);
+        let command = command.passwords(&[&[]]).sized(private).sized(public).end();
+        self.expect(parts.is_whole())?;
+        self.call(command)
     }
 
     /// Writes the public area of what is loaded or persistent to the front of `public`; returns
@@ -86,8 +76,9 @@ impl<T: Transact> Tpm<T> {
         handle: Handle,
         public: &mut [u8],
     ) -> Result<usize, TpmError<T::Error>> {
-        let answer = self.call(Code::ReadPublic, &[handle], |_| ())?;
-        self.copy_first(Code::ReadPublic, &answer, public)
+        let command = self.command(Code::ReadPublic, &[handle]).end();
+        self.call(command)?;
+        self.copy_first(public)
     }
 
     /// Saves what is loaded as `handle`, which stays loaded; writes the `TPMS_CONTEXT` to the front
@@ -101,8 +92,9 @@ impl<T: Transact> Tpm<T> {
         handle: Handle,
         context: &mut [u8],
     ) -> Result<usize, TpmError<T::Error>> {
-        let answer = self.call(Code::ContextSave, &[handle], |_| ())?;
-        copy(self.buffer.get(answer.parameters).unwrap_or_default(), context)
+        let command = self.command(Code::ContextSave, &[handle]).end();
+        self.call(command)?;
+        copy(self.parameters().rest(), context)
     }
 
     /// Loads what [`Tpm::context_save`] saved. Part 3 §28.3.
@@ -111,10 +103,8 @@ impl<T: Transact> Tpm<T> {
     ///
     /// [`TpmError`]; nothing is loaded then.
     pub fn context_load(&mut self, context: &[u8]) -> Result<Handle, TpmError<T::Error>> {
-        let answer = self.call(Code::ContextLoad, &[], |command| {
-            command.octets(context);
-        })?;
-        Ok(answer.handle)
+        let command = self.command(Code::ContextLoad, &[]).octets(context).end();
+        self.call(command)
     }
 
     /// Signs a digest with a P-256 key whose scheme is fixed: r ‖ s. Part 3 §20.2.
@@ -127,14 +117,14 @@ impl<T: Transact> Tpm<T> {
         key: Handle,
         digest: &[u8; 32],
     ) -> Result<[u8; 2 * SCALAR_LEN], TpmError<T::Error>> {
-        let answer = self.call(Code::Sign, &[key], |command| {
-            command.passwords(&[&[]]).sized(digest).u16(TpmAlgId::Null as u16);
-            // No ticket: the key is not restricted, so that it signs what others hashed.
-            command.u16(TpmSt::HashCheck as u16).u32(TpmRh::Null as u32).sized(&[]);
-        })?;
+        let mut command = self.command(Code::Sign, &[key]);
+        command.passwords(&[&[]]).sized(digest).u16(TpmAlgId::Null as u16);
+        // No ticket: the key is not restricted, so that it signs what others hashed.
+        command.u16(TpmSt::HashCheck as u16).u32(TpmRh::Null as u32).sized(&[]);
+        let command = command.end();
+        self.call(command)?;
         let mut signature = [0; 2 * SCALAR_LEN];
-        ecdsa(self.parameters(&answer), &mut signature)
-            .map_err(|Malformed| TpmError::Malformed { command: Code::Sign })?;
+        self.expect(ecdsa(self.parameters(), &mut signature))?;
         Ok(signature)
     }
 
@@ -151,54 +141,48 @@ impl<T: Transact> Tpm<T> {
         qualifying: &[u8],
         out: &mut [u8],
     ) -> Result<Certified, TpmError<T::Error>> {
-        let command = Code::Certify;
-        let answer = self.call(command, &[key, ak], |command| {
-            command.passwords(&[&[], &[]]).sized(qualifying).u16(TpmAlgId::Null as u16);
-        })?;
-        let attest_len = self.copy_first(command, &answer, out)?;
-        let parameters = self.buffer.get(answer.parameters).unwrap_or_default();
-        let signature = parameters.get(2 + attest_len..).ok_or(TpmError::Malformed { command })?;
-        let signature_len = copy(signature, out.get_mut(attest_len..).unwrap_or_default())?;
+        let mut command = self.command(Code::Certify, &[key, ak]);
+        command.passwords(&[&[], &[]]).sized(qualifying).u16(TpmAlgId::Null as u16);
+        let command = command.end();
+        self.call(command)?;
+        let mut parts = self.parameters();
+        let attest = parts.sized();
+        self.expect(parts.is_whole())?;
+        let attest_len = copy(attest, out)?;
+        let signature_len = copy(parts.rest(), out.get_mut(attest_len..).unwrap_or_default())?;
         Ok(Certified { attest_len, signature_len })
     }
 
     /// Copies the `TPM2B` that the answer begins with to the front of `out`.
-    pub(super) fn copy_first(
-        &self,
-        command: Code,
-        answer: &Answer,
-        out: &mut [u8],
-    ) -> Result<usize, TpmError<T::Error>> {
-        let octets = self.parameters(answer).sized(usize::MAX);
-        copy(octets.map_err(|_| TpmError::Malformed { command })?, out)
+    pub(super) fn copy_first(&self, out: &mut [u8]) -> Result<usize, TpmError<T::Error>> {
+        let mut parts = self.parameters();
+        let octets = parts.sized();
+        self.expect(parts.is_whole())?;
+        copy(octets, out)
     }
 }
 
 /// The parameters of `TPM2_Create` and `TPM2_CreatePrimary`: a key without a password whose
 /// sensitive part the TPM draws; nothing from outside and no PCR in its creation data.
-pub(super) fn creation(command: &mut Writer<'_>, template: &[u8]) {
+pub(super) fn creation<'w, 'a>(command: &'w mut Writer<'a>, template: &[u8]) -> &'w mut Writer<'a> {
     const NO_AUTH_NO_DATA: [u8; 4] = [0; 4];
-    command.sized(&NO_AUTH_NO_DATA).sized(template).sized(&[]).u32(0);
+    command.sized(&NO_AUTH_NO_DATA).sized(template).sized(&[]).u32(0)
 }
 
 /// Copies `octets` to the front of `out`; returns how many they are.
 pub(super) fn copy<E>(octets: &[u8], out: &mut [u8]) -> Result<usize, TpmError<E>> {
-    let (needed, available) = (octets.len(), out.len());
-    let place = out.get_mut(..needed).ok_or(TpmError::BufferTooSmall { needed, available })?;
-    place.copy_from_slice(octets);
-    Ok(needed)
+    let too_small = TpmError::too_small(octets.len(), out.len());
+    out.get_mut(..octets.len()).ok_or(too_small)?.copy_from_slice(octets);
+    Ok(octets.len())
 }
 
 /// Reads a `TPMT_SIGNATURE` of ECDSA with SHA-256; a TPM may leave out zeros in front of r and s.
-fn ecdsa(mut reader: Reader<'_>, signature: &mut [u8; 2 * SCALAR_LEN]) -> Result<(), Malformed> {
-    let algorithms = (reader.u16()?, reader.u16()?);
-    if algorithms != (TpmAlgId::Ecdsa as u16, TpmAlgId::Sha256 as u16) {
-        return Err(Malformed);
-    }
+/// `false` if it is none.
+fn ecdsa(mut parts: Parts<'_>, signature: &mut [u8; 2 * SCALAR_LEN]) -> bool {
+    let algorithms = (parts.u16(), parts.u16());
+    let mut is_one = algorithms == (TpmAlgId::Ecdsa as u16, TpmAlgId::Sha256 as u16);
     for scalar in signature.chunks_exact_mut(SCALAR_LEN) {
-        let octets = reader.sized(usize::MAX)?;
-        let from = SCALAR_LEN.checked_sub(octets.len()).ok_or(Malformed)?;
-        scalar[from..].copy_from_slice(octets);
+        is_one &= parts.fill(scalar);
     }
-    Ok(reader.finish()?)
+    is_one && parts.is_used_up()
 }

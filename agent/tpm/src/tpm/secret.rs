@@ -5,23 +5,24 @@ use core::fmt;
 use tpm2_protocol::data::{TpmAlgId, TpmSe};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::key::{copy, creation};
-use super::{Answer, Tpm};
-use crate::command::{Code, Handle, Hierarchy, Malformed, SessionAttributes, Writer};
+use super::Tpm;
+use super::key::creation;
+use crate::command::{Code, Handle, Hierarchy, Malformed, SessionAttributes, TooLong, Writer};
 use crate::ek::policy::{self, EkPolicy};
 use crate::fault::TpmError;
 use crate::hash::HashAlg;
 use crate::name::Name;
-use crate::session::{NONCE_LEN, POINT_LEN, Salt, Session};
+use crate::session::{NONCE_LEN, POINT_LEN, Salt, Session, Unopened};
 use crate::transact::Transact;
 
 /// Octets of a credential's secret, at most: the longest digest. TPM 2.0 Part 1 §24.4.
 pub const SECRET_LEN_MAX: usize = 64;
 
-/// What a sealed command is, and what its session encrypts.
+/// What a sealed command is about, and what its session encrypts.
 #[derive(Clone, Copy)]
-struct Sealed {
-    code: Code,
+struct Sealed<'a> {
+    /// What its handles stand for.
+    objects: &'a [Loaded<'a>],
     attributes: SessionAttributes,
 }
 
@@ -55,6 +56,11 @@ pub struct Secret {
 }
 
 impl Secret {
+    /// None yet.
+    pub(crate) const fn empty() -> Self {
+        Self { octets: [0; SECRET_LEN_MAX], len: 0 }
+    }
+
     /// The secret.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -83,21 +89,23 @@ impl<T: Transact> Tpm<T> {
     pub fn random(&mut self, parent: Parent<'_>) -> Result<Secret, TpmError<T::Error>> {
         const WANTED: u16 = 32;
         let mut session = self.start_salted(parent)?;
-        let sealed = Sealed { code: Code::GetRandom, attributes: SessionAttributes::ENCRYPT };
-        let answer = self.call_in(
-            &mut session,
-            sealed,
-            &[],
-            |_| (),
-            |command| {
-                command.u16(WANTED);
-            },
-        );
-        let answer = self.ended(&session, answer)?;
-        match self.take_secret(sealed.code, &answer)? {
-            secret if secret.len == usize::from(WANTED) => Ok(secret),
-            _ => Err(TpmError::Malformed { command: sealed.code }),
-        }
+        let drawn = self.draw_in(&mut session, WANTED);
+        self.unless_failed(session.handle(), drawn)
+    }
+
+    fn draw_in(
+        &mut self,
+        session: &mut Session,
+        wanted: u16,
+    ) -> Result<Secret, TpmError<T::Error>> {
+        let sealed = Sealed { objects: &[], attributes: SessionAttributes::ENCRYPT };
+        let mut command = self.begin_in(session, Code::GetRandom, sealed)?;
+        let command = command.authorized().u16(wanted).end();
+        self.call_in(session, sealed, command)?;
+        let mut secret = Secret::empty();
+        self.take_secret(&mut secret)?;
+        self.expect(secret.len == usize::from(wanted))?;
+        Ok(secret)
     }
 
     /// Makes a key under `parent` by a template (`TPMT_PUBLIC`); writes `TPM2B_PUBLIC ‖
@@ -115,36 +123,33 @@ impl<T: Transact> Tpm<T> {
         out: &mut [u8],
     ) -> Result<usize, TpmError<T::Error>> {
         let mut session = self.start_salted(parent)?;
-        let sealed = Sealed { code: Code::Create, attributes: SessionAttributes::DECRYPT };
-        let objects = [Loaded { handle: parent.handle, name: parent.name }];
-        let answer = self.call_in(
-            &mut session,
-            sealed,
-            &objects,
-            |_| (),
-            |command| {
-                creation(command, template);
-            },
-        );
-        let answer = self.ended(&session, answer)?;
-        let mut reader = self.parameters(&answer);
-        let parts =
-            reader.sized(usize::MAX).and_then(|private| Ok([reader.sized(usize::MAX)?, private]));
-        let parts = parts.map_err(|_| TpmError::Malformed { command: sealed.code })?;
-        let mut len = 0;
-        for part in parts {
-            let octets = u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes();
-            for octets in [&octets[..], part] {
-                len += copy(octets, out.get_mut(len..).unwrap_or_default())?;
-            }
-        }
-        Ok(len)
+        let made = self.create_in(&mut session, parent, template);
+        self.unless_failed(session.handle(), made)?;
+        let mut parts = self.parameters();
+        let (private, public) = (parts.sized(), parts.sized());
+        self.expect(parts.is_whole())?;
+        let needed = 2 * size_of::<u16>() + public.len() + private.len();
+        let too_small = TpmError::too_small(needed, out.len());
+        Writer::new(out).sized(public).sized(private).finish().map_err(|TooLong| too_small)
+    }
+
+    fn create_in(
+        &mut self,
+        session: &mut Session,
+        parent: Parent<'_>,
+        template: &[u8],
+    ) -> Result<(), TpmError<T::Error>> {
+        let objects = &[Loaded { handle: parent.handle, name: parent.name }];
+        let sealed = Sealed { objects, attributes: SessionAttributes::DECRYPT };
+        let mut command = self.begin_in(session, Code::Create, sealed)?;
+        let command = creation(command.authorized(), template).end();
+        self.call_in(session, sealed, command)
     }
 
     /// Has the TPM open a credential that was made for `ek` and the Name of `ak`: its content is
     /// that of a `TPM2B_ID_OBJECT`, the encrypted secret's that of a `TPM2B_ENCRYPTED_SECRET`.
     /// `session` is a salted one; like the policy's it ends with a success, and is to be flushed
-    /// after a failure. Part 3 §12.5.
+    /// after a failure. What it opens is `secret`. Part 3 §12.5.
     ///
     /// # Errors
     ///
@@ -152,25 +157,23 @@ impl<T: Transact> Tpm<T> {
     pub(crate) fn activate_credential(
         &mut self,
         session: &mut Session,
-        [ak, ek]: [Loaded<'_>; 2],
+        objects: &[Loaded<'_>; 2],
         policy: Option<Handle>,
         [credential, encrypted_secret]: [&[u8]; 2],
-    ) -> Result<Secret, TpmError<T::Error>> {
+        secret: &mut Secret,
+    ) -> Result<(), TpmError<T::Error>> {
         let mut nonce = [0; NONCE_LEN];
         self.entropy(&mut nonce)?;
-        let sealed =
-            Sealed { code: Code::ActivateCredential, attributes: SessionAttributes::ENCRYPT };
-        let authorize_ek = |command: &mut Writer<'_>| {
-            match policy {
-                Some(policy) => command.authorization(policy, &nonce, SessionAttributes::ONCE),
-                None => command.authorization(Handle::PASSWORD, &[], SessionAttributes::CONTINUE),
-            }
-            command.sized(&[]);
+        let sealed = Sealed { objects, attributes: SessionAttributes::ENCRYPT };
+        let mut command = self.begin_in(session, Code::ActivateCredential, sealed)?;
+        match policy {
+            Some(policy) => command.authorization(policy, &nonce, SessionAttributes::ONCE),
+            None => command.authorization(Handle::PASSWORD, &[], SessionAttributes::CONTINUE),
         };
-        let answer = self.call_in(session, sealed, &[ak, ek], authorize_ek, |command| {
-            command.sized(credential).sized(encrypted_secret);
-        })?;
-        self.take_secret(sealed.code, &answer)
+        command.sized(&[]).authorized().sized(credential).sized(encrypted_secret);
+        let command = command.end();
+        self.call_in(session, sealed, command)?;
+        self.take_secret(secret)
     }
 
     /// Starts a session that satisfies the policy of an endorsement key, with the endorsement
@@ -180,40 +183,34 @@ impl<T: Transact> Tpm<T> {
         policy: EkPolicy,
     ) -> Result<Handle, TpmError<T::Error>> {
         let session = self.start_policy(policy.alg())?;
-        match self.satisfy(session, policy) {
-            Ok(()) => Ok(session),
-            Err(error) => {
-                self.flush(session)?;
-                Err(error)
-            }
-        }
+        let satisfied = self.satisfy(session, policy);
+        self.unless_failed(session, satisfied)?;
+        Ok(session)
     }
 
     /// Starts a policy session. Part 3 §11.1.
     fn start_policy(&mut self, alg: HashAlg) -> Result<Handle, TpmError<T::Error>> {
         let mut nonce = [0; NONCE_LEN];
         self.entropy(&mut nonce)?;
-        let null = Handle::NULL;
-        let answer = self.call(Code::StartAuthSession, &[null, null], |command| {
-            command.sized(&nonce).sized(&[]).u8(TpmSe::Policy as u8);
-            command.u16(TpmAlgId::Null as u16).u16(alg.id());
-        })?;
-        Ok(answer.handle)
+        let mut command = self.command(Code::StartAuthSession, &[Handle::NULL; 2]);
+        command.sized(&nonce).sized(&[]).u8(TpmSe::Policy as u8);
+        let command = command.u16(TpmAlgId::Null as u16).u16(alg.id()).end();
+        self.call(command)
     }
 
     /// Part 3 §23.4 and §23.6.
     fn satisfy(&mut self, session: Handle, policy: EkPolicy) -> Result<(), TpmError<T::Error>> {
         let handles = [Hierarchy::Endorsement.handle(), session];
-        self.call(Code::PolicySecret, &handles, |command| {
-            let never_expires = 0;
-            command.passwords(&[&[]]).sized(&[]).sized(&[]).sized(&[]).u32(never_expires);
-        })?;
+        let (no_password, never_expires) = (&[][..], 0);
+        let mut command = self.command(Code::PolicySecret, &handles);
+        command.passwords(&[no_password]).sized(&[]).sized(&[]).sized(&[]).u32(never_expires);
+        let command = command.end();
+        self.call(command)?;
         let EkPolicy::B(alg) = policy else { return Ok(()) };
         let [a, c] = policy::branches(alg);
-        self.call(Code::PolicyOr, &[session], |command| {
-            command.u32(2).sized(a.as_bytes()).sized(c.as_bytes());
-        })?;
-        Ok(())
+        let mut command = self.command(Code::PolicyOr, &[session]);
+        let command = command.u32(2).sized(a).sized(c).end();
+        self.call(command).map(drop)
     }
 
     /// Starts a session salted to `parent`. Part 3 §11.1.
@@ -224,16 +221,16 @@ impl<T: Transact> Tpm<T> {
         let salt = self.salt(parent.point)?;
         let mut nonce = [0; NONCE_LEN];
         self.entropy(&mut nonce)?;
-        let code = Code::StartAuthSession;
-        let answer = self.call(code, &[parent.handle, Handle::NULL], |command| {
-            salt.write(command.sized(&nonce));
-            command.u8(TpmSe::Hmac as u8);
-            command.u16(TpmAlgId::Aes as u16).u16(128).u16(TpmAlgId::Cfb as u16);
-            command.u16(TpmAlgId::Sha256 as u16);
-        })?;
-        let theirs = self.parameters(&answer).sized(usize::MAX).map_err(Malformed::from);
-        let session = theirs.and_then(|theirs| Session::new(answer.handle, &salt, nonce, theirs));
-        self.or_flush(code, answer.handle, session)
+        let handles = [parent.handle, Handle::NULL];
+        let mut command = self.command(Code::StartAuthSession, &handles);
+        salt.write(command.sized(&nonce));
+        command.u8(TpmSe::Hmac as u8);
+        command.u16(TpmAlgId::Aes as u16).u16(128).u16(TpmAlgId::Cfb as u16);
+        let command = command.u16(TpmAlgId::Sha256 as u16).end();
+        let handle = self.call(command)?;
+        let session = Session::new(handle, &salt, nonce, self.parameters().sized());
+        let session = session.map_err(|Malformed| self.malformed());
+        self.unless_failed(handle, session)
     }
 
     /// Agrees on a salt with the key at `point`.
@@ -252,71 +249,59 @@ impl<T: Transact> Tpm<T> {
         self.transport.entropy(out).map_err(TpmError::Transport)
     }
 
-    /// Passes an answer on; without one the session is still there, and is flushed.
-    fn ended(
+    /// Begins a command in a session that ends with its success. What the caller appends first is
+    /// further authorizations, and the end of them.
+    fn begin_in(
         &mut self,
-        session: &Session,
-        answer: Result<Answer, TpmError<T::Error>>,
-    ) -> Result<Answer, TpmError<T::Error>> {
-        if answer.is_err() {
-            // If that fails it is owed; the first failure is the one to tell.
-            let _owed = self.flush(session.handle());
+        session: &mut Session,
+        code: Code,
+        Sealed { objects, attributes }: Sealed<'_>,
+    ) -> Result<Writer<'_>, TpmError<T::Error>> {
+        self.entropy(session.fresh_nonce())?;
+        let mut handles = [Handle::NULL; 2];
+        for (handle, object) in handles.iter_mut().zip(objects) {
+            *handle = object.handle;
         }
-        answer
+        let handles = handles.get(..objects.len()).unwrap_or_default();
+        let mut command = self.command(code, handles);
+        session.authorize(command.authorizations(), attributes);
+        Ok(command)
     }
 
-    /// Sends a command in a session that ends with its success. `objects` are what its handles stand for;
-    /// `more` writes the authorizations behind the session's. What is answered is authentic and in
-    /// the clear.
+    /// Seals the command in the first `len` octets of the buffer and sends it. What is answered is
+    /// authentic and in the clear.
     fn call_in(
         &mut self,
         session: &mut Session,
-        Sealed { code, attributes }: Sealed,
-        objects: &[Loaded<'_>],
-        more: impl FnOnce(&mut Writer<'_>),
-        parameters: impl FnOnce(&mut Writer<'_>),
-    ) -> Result<Answer, TpmError<T::Error>> {
-        let mut nonce = [0; NONCE_LEN];
-        self.entropy(&mut nonce)?;
-        let (mut handles, mut names) = ([Handle::NULL; 2], [&[][..]; 2]);
-        for (index, object) in objects.iter().enumerate() {
-            (handles[index], names[index]) = (object.handle, object.name.as_bytes());
+        Sealed { objects, attributes }: Sealed<'_>,
+        len: usize,
+    ) -> Result<(), TpmError<T::Error>> {
+        let mut names = [&[][..]; 2];
+        for (name, object) in names.iter_mut().zip(objects) {
+            *name = object.name.as_bytes();
         }
-        let len = self.write(code, &handles[..objects.len()], |command| {
-            command.authorizations(|area| {
-                session.authorize(area, nonce, attributes);
-                more(area);
-            });
-            parameters(command);
-        })?;
-        let malformed = |Malformed| TpmError::Malformed { command: code };
-        let names = &names[..objects.len()];
+        let code = self.code;
         let command = self.buffer.get_mut(..len).unwrap_or_default();
-        session.seal(code, command, names).map_err(malformed)?;
-        let answer = self.answer(code, len)?;
-        let parts = self.buffer.split_at_mut_checked(answer.authorizations.start);
+        let is_sealed = session.seal(code, command, names, attributes).is_some();
+        self.expect(is_sealed)?;
+        self.call(len)?;
+        let (parameters, end) = (self.parameters.clone(), self.end);
+        let parts = self.buffer.split_at_mut_checked(parameters.end);
         let (head, authorizations) = parts.unwrap_or_default();
-        let authorizations = authorizations.get(..answer.authorizations.len()).unwrap_or_default();
-        let parameters = head.get_mut(answer.parameters.clone()).unwrap_or_default();
-        let encrypted = attributes.has(SessionAttributes::ENCRYPT);
-        let is_authentic = session.open(code, authorizations, parameters, encrypted);
-        if is_authentic.map_err(malformed)? {
-            Ok(answer)
-        } else {
-            Err(TpmError::Tampered { command: code })
+        let authorizations = authorizations.get(..end - parameters.end).unwrap_or_default();
+        let parameters = head.get_mut(parameters.start..).unwrap_or_default();
+        match session.open(code, authorizations, parameters, attributes) {
+            Ok(()) => Ok(()),
+            Err(Unopened::Malformed) => Err(self.malformed()),
+            Err(Unopened::Tampered) => Err(TpmError::Tampered { command: code }),
         }
     }
 
     /// Takes the secret that an answer begins with out of the buffer.
-    fn take_secret(
-        &mut self,
-        command: Code,
-        answer: &Answer,
-    ) -> Result<Secret, TpmError<T::Error>> {
-        let mut secret = Secret { octets: [0; SECRET_LEN_MAX], len: 0 };
-        let taken = self.copy_first(command, answer, &mut secret.octets);
-        self.buffer.get_mut(answer.parameters.clone()).unwrap_or_default().zeroize();
+    fn take_secret(&mut self, secret: &mut Secret) -> Result<(), TpmError<T::Error>> {
+        let taken = self.copy_first(&mut secret.octets);
+        self.buffer.get_mut(self.parameters.clone()).unwrap_or_default().zeroize();
         secret.len = taken?;
-        Ok(secret)
+        Ok(())
     }
 }

@@ -26,9 +26,8 @@ impl<T: Transact> Tpm<T> {
     ///
     /// [`TpmError`].
     pub fn startup(&mut self) -> Result<(), TpmError<T::Error>> {
-        match self.call(Code::Startup, &[], |command| {
-            command.u16(TpmSu::Clear as u16);
-        }) {
+        let command = self.command(Code::Startup, &[]).u16(TpmSu::Clear as u16).end();
+        match self.call(command) {
             Err(error) if !error.is(ResponseCode::is_startup) => Err(error),
             _ => Ok(()),
         }
@@ -40,10 +39,8 @@ impl<T: Transact> Tpm<T> {
     ///
     /// [`TpmError`].
     pub fn shutdown(&mut self) -> Result<(), TpmError<T::Error>> {
-        let written = |command: &mut crate::command::Writer<'_>| {
-            command.u16(TpmSu::Clear as u16);
-        };
-        self.call(Code::Shutdown, &[], written).map(drop)
+        let command = self.command(Code::Shutdown, &[]).u16(TpmSu::Clear as u16).end();
+        self.call(command).map(drop)
     }
 
     /// Has the TPM test itself, wholly or what it has not tested. Part 3 §10.2.
@@ -52,10 +49,8 @@ impl<T: Transact> Tpm<T> {
     ///
     /// [`TpmError`].
     pub fn self_test(&mut self, whole: bool) -> Result<(), TpmError<T::Error>> {
-        self.call(Code::SelfTest, &[], |command| {
-            command.u8(u8::from(whole));
-        })
-        .map(drop)
+        let command = self.command(Code::SelfTest, &[]).u8(u8::from(whole)).end();
+        self.call(command).map(drop)
     }
 
     /// Asks what the tests found. Answered in failure mode, too. Part 3 §10.4.
@@ -64,11 +59,11 @@ impl<T: Transact> Tpm<T> {
     ///
     /// [`TpmError`].
     pub fn test_result(&mut self) -> Result<SelfTest, TpmError<T::Error>> {
-        let command = Code::GetTestResult;
-        let answer = self.call(command, &[], |_| ())?;
-        let mut reader = self.parameters(&answer);
-        let result = reader.sized(usize::MAX).and_then(|_| reader.u32());
-        let result = result.map_err(|_| TpmError::Malformed { command })?;
+        let command = self.command(Code::GetTestResult, &[]).end();
+        self.call(command)?;
+        let mut parts = self.parameters();
+        let (_makers, result) = (parts.sized(), parts.u32());
+        self.expect(parts.is_whole())?;
         Ok(match ResponseCode(result) {
             code if code.is_one_of(&[TpmRcBase::Success]) => SelfTest::Passed,
             code if code.is_one_of(&[TpmRcBase::NeedsTest, TpmRcBase::Testing]) => {

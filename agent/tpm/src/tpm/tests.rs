@@ -3,7 +3,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
-use crate::command::Hierarchy;
+use crate::command::{HEADER_LEN, Hierarchy};
 use crate::fault::Trouble;
 use crate::template::Template;
 use crate::vault::VaultError;

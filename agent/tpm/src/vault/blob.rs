@@ -7,7 +7,7 @@
 use core::fmt;
 
 use crate::name::Name;
-use crate::reader::Reader;
+use crate::reader::Parts;
 use crate::session::POINT_LEN;
 use crate::template::{TEMPLATE_LEN_MAX, Template};
 
@@ -81,12 +81,11 @@ impl KeyBlob {
         if found != Some(VERSION) {
             return Err(KeyBlobError::Version { found });
         }
-        let mut reader = Reader::new(self.parts());
-        let framed = reader
-            .sized(usize::MAX)
-            .and_then(|_| reader.sized(usize::MAX))
-            .and_then(|_| reader.finish());
-        framed.map_err(|_| KeyBlobError::Framing)?;
+        let mut parts = Parts::new(self.parts());
+        let (_public, _private) = (parts.sized(), parts.sized());
+        if !parts.is_used_up() {
+            return Err(KeyBlobError::Framing);
+        }
         self.template().map(drop).ok_or(KeyBlobError::ForeignTemplate)
     }
 
@@ -104,7 +103,7 @@ impl KeyBlob {
     /// The public area, a `TPMT_PUBLIC`.
     #[must_use]
     pub fn public_area(&self) -> &[u8] {
-        Reader::new(self.parts()).sized(usize::MAX).unwrap_or_default()
+        Parts::new(self.parts()).sized()
     }
 
     /// What kind of key it is.
@@ -142,17 +141,13 @@ pub(super) fn point(area: &[u8], template: Template) -> Option<[u8; POINT_LEN]> 
     let mut head = [0; TEMPLATE_LEN_MAX];
     let len = template.write(&mut head).ok()?;
     let unique = area.strip_prefix(head.get(..len.checked_sub(EMPTY_UNIQUE_LEN)?)?)?;
-    let mut reader = Reader::new(unique);
+    let mut parts = Parts::new(unique);
     let mut point = [0; POINT_LEN];
     let (form, coordinates) = point.split_first_mut()?;
     *form = 4;
-    for coordinate in coordinates.chunks_exact_mut(POINT_LEN / 2) {
-        let octets = reader.sized(usize::MAX).ok()?;
-        let from = coordinate.len().checked_sub(octets.len())?;
-        coordinate[from..].copy_from_slice(octets);
-    }
-    reader.finish().ok()?;
-    Some(point)
+    let (x, y) = coordinates.split_at_mut(POINT_LEN / 2);
+    let is_point = parts.fill(x) && parts.fill(y) && parts.is_used_up();
+    is_point.then_some(point)
 }
 
 impl fmt::Debug for KeyBlob {

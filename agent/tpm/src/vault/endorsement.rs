@@ -14,14 +14,13 @@
 
 use crate::command::{Handle, Hierarchy};
 use crate::ek::policy::EkPolicy;
-use crate::ek::{CHAIN, EK_AREA_LEN_MAX, EkTemplate, FIRST_INDEX, certificate};
+use crate::ek::{CHAIN, EK_AREA_LEN_MAX, EkTemplate, FIRST_INDEX, Outline, certificate};
 use crate::fault::{ResponseCode, TpmError, Trouble};
 use crate::name::Name;
-use crate::public::{Attribute, PublicArea};
 use crate::session::Session;
-use crate::tpm::{Loaded, Parent, Secret};
+use crate::tpm::{Loaded, Secret};
 use crate::transact::Transact;
-use crate::vault::{KeyBlob, Vault, VaultError};
+use crate::vault::{Fault, KeyBlob, State, Vault, VaultError};
 
 /// NV indices asked for at once: more than both ranges of the profile have.
 const INDICES_MAX: usize = 32;
@@ -75,6 +74,15 @@ struct Usable {
     consent: Consent,
 }
 
+/// A credential that is to be opened.
+#[derive(Clone, Copy)]
+struct Sealed<'a> {
+    ek: &'a EkKey,
+    ak: Loaded<'a>,
+    credential: &'a [u8],
+    encrypted_secret: &'a [u8],
+}
+
 /// What the use of an endorsement key takes.
 #[derive(Clone, Copy)]
 struct Consent {
@@ -85,12 +93,11 @@ struct Consent {
 }
 
 impl Consent {
-    #[inline(never)]
     fn of(area: &[u8]) -> Self {
-        let area = PublicArea::parse(area).ok();
+        let area = Outline::of(area);
         Self {
-            policy: area.and_then(|area| EkPolicy::of(&area)),
-            has_password: area.is_some_and(|area| area.attributes.has(Attribute::UserWithAuth)),
+            policy: area.as_ref().and_then(EkPolicy::of),
+            has_password: area.is_some_and(|area| area.has_password()),
         }
     }
 }
@@ -139,18 +146,11 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`]: it was not found out.
     pub fn recognises(&mut self, ek: &EkKey) -> Result<bool, VaultError<T::Error>> {
-        let found = self.attempt(|vault| {
-            let Usable { handle, .. } = vault.load_endorsement(ek)?;
-            if handle.kind() == Handle::TRANSIENT.kind() {
-                Ok(vault.tpm.flush(handle)?)
-            } else {
-                Ok(())
-            }
-        });
-        match found {
-            Err(VaultError::Trouble(Trouble::NoEndorsementKey)) => Ok(false),
-            outcome => outcome.map(|()| true),
-        }
+        self.attempt(|vault| match vault.load_endorsement(ek) {
+            Ok(Usable { handle, .. }) => vault.released(handle, Ok(())).map(|()| true),
+            Err(Fault::State(State::NoEndorsementKey)) => Ok(false),
+            Err(fault) => Err(fault),
+        })
     }
 
     /// Has the TPM open a credential that was made for this endorsement key and the Name of `ak`;
@@ -167,21 +167,20 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         credential: &[u8],
         encrypted_secret: &[u8],
     ) -> Result<Secret, VaultError<T::Error>> {
+        let mut secret = Secret::empty();
         let name = ak.name();
         self.with_key(ak, |vault, handle| {
-            let mut session = vault.start_session()?;
-            let session_handle = session.handle();
             let ak = Loaded { handle, name: &name };
-            let opened = vault.activate_in(&mut session, ak, ek, [credential, encrypted_secret]);
-            vault.loaded(session_handle, opened)
-        })
+            vault.open_sealed(&Sealed { ek, ak, credential, encrypted_secret }, &mut secret)
+        })?;
+        Ok(secret)
     }
 
     fn find_endorsement(
         &mut self,
         templates: &[EkTemplate],
         out: &mut [u8],
-    ) -> Result<Found, VaultError<T::Error>> {
+    ) -> Result<Found, Fault<T::Error>> {
         let mut defined = [Handle::NULL; INDICES_MAX];
         let count = self.tpm.handles(FIRST_INDEX, &mut defined)?;
         let defined = defined.get(..count).unwrap_or_default();
@@ -192,12 +191,12 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
             }
         }
         for &template in templates {
-            if let Some((handle, area_len)) = self.make_endorsement(template, out, |_| true)? {
+            if let Some((handle, area_len)) = self.make_endorsement(template, out, &|_| true)? {
                 self.tpm.flush(handle)?;
                 return Ok(Found { template, certificates_len: 0, area_len });
             }
         }
-        Err(VaultError::Trouble(Trouble::NoEndorsementKey))
+        Err(Fault::State(State::NoEndorsementKey))
     }
 
     /// Reads a certificate and finds its key; `None` if there is no certificate after all, or its
@@ -206,10 +205,8 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         &mut self,
         template: EkTemplate,
         out: &mut [u8],
-    ) -> Result<Option<Found>, VaultError<T::Error>> {
-        let Some(len) = present(self.tpm.nv_read(template.certificate(), out))? else {
-            return Ok(None);
-        };
+    ) -> Result<Option<Found>, Fault<T::Error>> {
+        let len = present(self.tpm.nv_read(template.certificate(), out))?.unwrap_or_default();
         let leaf_len = out.get_mut(..len).map_or(0, certificate::gather);
         if leaf_len == 0 {
             return Ok(None);
@@ -228,16 +225,16 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         certificate: &[u8],
         template: EkTemplate,
         area: &mut [u8],
-    ) -> Result<Option<usize>, VaultError<T::Error>> {
+    ) -> Result<Option<usize>, Fault<T::Error>> {
+        let about = |area: &[u8]| certificate::is_about(certificate, area);
         if let Some(len) = present(self.tpm.read_public(template.persistent(), area))?
-            && area.get(..len).and_then(|area| certificate::is_about(certificate, area))
-                == Some(true)
+            && area.get(..len).and_then(about) == Some(true)
         {
             return Ok(Some(len));
         }
         // A certificate that we cannot read is the provisioner's to judge: the first key is it.
-        let matches = |area: &[u8]| certificate::is_about(certificate, area).unwrap_or(true);
-        let Some((handle, len)) = self.make_endorsement(template, area, matches)? else {
+        let matches = |area: &[u8]| about(area).unwrap_or(true);
+        let Some((handle, len)) = self.make_endorsement(template, area, &matches)? else {
             return Ok(None);
         };
         self.tpm.flush(handle)?;
@@ -245,7 +242,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     }
 
     /// Reads the certificates of issuers to the front of `out`; returns their octets.
-    fn read_chain(&mut self, out: &mut [u8]) -> Result<usize, VaultError<T::Error>> {
+    fn read_chain(&mut self, out: &mut [u8]) -> Result<usize, TpmError<T::Error>> {
         let (mut first, last) = CHAIN;
         let mut len = 0;
         loop {
@@ -267,15 +264,14 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
 
     /// Makes the endorsement key of a template whose public area `is_wanted`, and leaves it
     /// loaded; its area is written to the front of `area`. `None` if the TPM makes no such key.
-    #[inline(never)]
     fn make_endorsement(
         &mut self,
         template: EkTemplate,
         area: &mut [u8],
-        is_wanted: impl Fn(&[u8]) -> bool,
-    ) -> Result<Option<(Handle, usize)>, VaultError<T::Error>> {
-        let (needed, available) = (EK_AREA_LEN_MAX, area.len());
-        let area = area.get_mut(..needed).ok_or(TpmError::BufferTooSmall { needed, available })?;
+        is_wanted: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Option<(Handle, usize)>, Fault<T::Error>> {
+        let too_small = TpmError::too_small(EK_AREA_LEN_MAX, area.len());
+        let area = area.first_chunk_mut().ok_or(too_small)?;
         let mut is_makers = false;
         for recipe in [Recipe::Maker, Recipe::Profile, Recipe::OtherUnique] {
             if recipe == Recipe::Profile && !is_makers {
@@ -285,12 +281,12 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
             is_makers |= from_nv;
             let hierarchy = Hierarchy::Endorsement;
             match self.tpm.create_primary(hierarchy, &[], area, len) {
-                Ok((handle, len)) if area.get(..len).is_some_and(&is_wanted) => {
+                Ok((handle, len)) if area.get(..len).is_some_and(is_wanted) => {
                     return Ok(Some((handle, len)));
                 }
                 Ok((handle, _)) => self.tpm.flush(handle)?,
                 Err(error) if error.is(ResponseCode::is_unsupported) => (),
-                Err(error) => return Err(VaultError::of_hierarchy(error, hierarchy)),
+                Err(error) => return Err(Fault::of_hierarchy(error, hierarchy)),
             }
         }
         Ok(None)
@@ -302,26 +298,20 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         &mut self,
         template: EkTemplate,
         recipe: Recipe,
-        area: &mut [u8],
-    ) -> Result<(usize, bool), VaultError<T::Error>> {
+        area: &mut [u8; EK_AREA_LEN_MAX],
+    ) -> Result<(usize, bool), TpmError<T::Error>> {
         let unique = match recipe {
             Recipe::Maker | Recipe::Profile => template.unique(),
             Recipe::OtherUnique => template.other_unique(),
         };
-        let (needed, available) = (EK_AREA_LEN_MAX, area.len());
-        let too_small = |_| TpmError::BufferTooSmall { needed, available };
         if recipe != Recipe::Maker {
-            return Ok((template.write(unique, area).map_err(too_small)?, false));
+            return Ok((template.write(unique, area), false));
         }
-        let theirs = present(self.tpm.nv_read(template.template(), area)).or_else(no_template)?;
-        let len = match theirs {
-            Some(len) => len,
-            None => template.write(unique, area).map_err(too_small)?,
-        };
+        let theirs = self.left_behind(template.template(), area)?;
+        let len = theirs.unwrap_or_else(|| template.write(unique, area));
         let Some(index) = template.nonce() else { return Ok((len, theirs.is_some())) };
         let (area, rest) = area.split_at_mut(NONCE_AT);
-        let nonce = present(self.tpm.nv_read(index, rest)).or_else(no_template)?;
-        let Some(nonce_len) = nonce else {
+        let Some(nonce_len) = self.left_behind(index, rest)? else {
             return Ok((len, theirs.is_some()));
         };
         let nonce = rest.get(..nonce_len).unwrap_or_default();
@@ -329,114 +319,134 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         Ok((with_nonce.unwrap_or(len), true))
     }
 
-    fn start_session(&mut self) -> Result<Session, VaultError<T::Error>> {
-        let (handle, primary) = self.load_parent()?;
-        let parent = Parent { handle, name: &primary.name, point: &primary.point };
-        let started = self.tpm.start_salted(parent).map_err(VaultError::Tpm);
-        self.without(handle, started, Session::handle)
-    }
-
-    fn activate_in(
+    /// Reads the template or the nonce that a maker left in the TPM. What is longer than any of them
+    /// is none.
+    fn left_behind(
         &mut self,
-        session: &mut Session,
-        ak: Loaded<'_>,
-        ek: &EkKey,
-        sealed: [&[u8]; 2],
-    ) -> Result<Secret, VaultError<T::Error>> {
-        let Usable { handle, consent } = self.load_endorsement(ek)?;
-        let objects = [ak, Loaded { handle, name: &ek.name }];
-        let opened = self.activate_with(session, objects, consent, sealed);
-        if handle.kind() == Handle::TRANSIENT.kind() {
-            self.flushing(handle, |_| opened)
-        } else {
-            opened
-        }
-    }
-
-    /// By the key's policy rather than by its password, which is subject to lockout.
-    fn activate_with(
-        &mut self,
-        session: &mut Session,
-        objects: [Loaded<'_>; 2],
-        consent: Consent,
-        sealed: [&[u8]; 2],
-    ) -> Result<Secret, VaultError<T::Error>> {
-        let Some(policy) = consent.policy else {
-            return self.activate_by_password(session, objects, sealed);
-        };
-        match self.activate_by_policy(session, objects, policy, sealed) {
-            Err(VaultError::Trouble(Trouble::EndorsementAuthNeeded)) if consent.has_password => {
-                self.activate_by_password(session, objects, sealed)
-            }
+        index: Handle,
+        out: &mut [u8],
+    ) -> Result<Option<usize>, TpmError<T::Error>> {
+        match present(self.tpm.nv_read(index, out)) {
+            Err(TpmError::BufferTooSmall { .. }) => Ok(None),
             outcome => outcome,
         }
     }
 
-    fn activate_by_policy(
+    /// In a session salted to the storage primary.
+    fn open_sealed(
         &mut self,
-        session: &mut Session,
-        objects: [Loaded<'_>; 2],
-        policy: EkPolicy,
-        sealed: [&[u8]; 2],
-    ) -> Result<Secret, VaultError<T::Error>> {
-        let started = self.tpm.start_ek_policy(policy);
-        let policy =
-            started.map_err(|error| VaultError::of_hierarchy(error, Hierarchy::Endorsement))?;
-        let opened = self.tpm.activate_credential(session, objects, Some(policy), sealed);
-        self.loaded(policy, opened.map_err(VaultError::Tpm))
+        sealed: &Sealed<'_>,
+        secret: &mut Secret,
+    ) -> Result<(), Fault<T::Error>> {
+        let mut session = self.start_session()?;
+        let opened = self.open_in(&mut session, sealed, secret);
+        self.tpm.unless_failed(session.handle(), opened)
     }
 
-    /// Once a password that is subject to lockout was asked for, the TPM takes the next loss of
-    /// its power for a wrong one, unless it was shut down in between. It works on after that.
-    fn activate_by_password(
+    fn start_session(&mut self) -> Result<Session, Fault<T::Error>> {
+        let handle = self.load_parent()?;
+        let started = match self.parent_at(handle) {
+            Some((tpm, parent)) => tpm.start_salted(parent).map_err(Fault::Tpm),
+            None => Err(Fault::State(State::Unreachable)),
+        };
+        self.without(handle, started, Session::handle)
+    }
+
+    fn open_in(
         &mut self,
         session: &mut Session,
-        objects: [Loaded<'_>; 2],
-        sealed: [&[u8]; 2],
-    ) -> Result<Secret, VaultError<T::Error>> {
-        let secret = self.tpm.activate_credential(session, objects, None, sealed)?;
-        // Without it a power cut counts, and only that.
+        sealed: &Sealed<'_>,
+        secret: &mut Secret,
+    ) -> Result<(), Fault<T::Error>> {
+        let Usable { handle, consent } = self.load_endorsement(sealed.ek)?;
+        let opened = self.open_with(session, handle, consent, sealed, secret);
+        self.released(handle, opened)
+    }
+
+    /// By the key's policy rather than by its password, which is subject to lockout.
+    fn open_with(
+        &mut self,
+        session: &mut Session,
+        ek: Handle,
+        consent: Consent,
+        sealed: &Sealed<'_>,
+        secret: &mut Secret,
+    ) -> Result<(), Fault<T::Error>> {
+        if let Some(policy) = consent.policy {
+            match self.tpm.start_ek_policy(policy) {
+                Ok(policy) => {
+                    let opened = self.activate_by(session, ek, Some(policy), sealed, secret);
+                    return Ok(self.tpm.unless_failed(policy, opened)?);
+                }
+                Err(error) => match Fault::of_hierarchy(error, Hierarchy::Endorsement) {
+                    Fault::State(_) if consent.has_password => (),
+                    fault => return Err(fault),
+                },
+            }
+        }
+        self.activate_by(session, ek, None, sealed, secret)?;
+        // Once a password that is subject to lockout was asked for, the TPM takes the next loss of
+        // its power for a wrong one, unless it was shut down in between. It works on after that;
+        // without it a power cut counts, and only that.
         let _prepared = self.tpm.shutdown();
-        Ok(secret)
+        Ok(())
+    }
+
+    fn activate_by(
+        &mut self,
+        session: &mut Session,
+        ek: Handle,
+        policy: Option<Handle>,
+        sealed: &Sealed<'_>,
+        secret: &mut Secret,
+    ) -> Result<(), TpmError<T::Error>> {
+        let objects = [sealed.ak, Loaded { handle: ek, name: &sealed.ek.name }];
+        let parts = [sealed.credential, sealed.encrypted_secret];
+        self.tpm.activate_credential(session, &objects, policy, parts, secret)
     }
 
     /// Has the key of this Name at hand: where the maker keeps it, or made anew.
     // The area is not kept on the stack while the key is used.
     #[inline(never)]
-    fn load_endorsement(&mut self, ek: &EkKey) -> Result<Usable, VaultError<T::Error>> {
+    fn load_endorsement(&mut self, ek: &EkKey) -> Result<Usable, Fault<T::Error>> {
         let mut area = [0; EK_AREA_LEN_MAX];
         let is_it = |area: &[u8]| Name::of_public_area(area) == Ok(ek.name);
         let persistent = ek.template.persistent();
         let (handle, len) = match present(self.tpm.read_public(persistent, &mut area))? {
             Some(len) if area.get(..len).is_some_and(is_it) => (persistent, len),
             _ => self
-                .make_endorsement(ek.template, &mut area, is_it)?
-                .ok_or(VaultError::Trouble(Trouble::NoEndorsementKey))?,
+                .make_endorsement(ek.template, &mut area, &is_it)?
+                .ok_or(Fault::State(State::NoEndorsementKey))?,
         };
         Ok(Usable { handle, consent: Consent::of(area.get(..len).unwrap_or_default()) })
     }
-}
 
-/// What is longer than any template or nonce is neither.
-fn no_template<E>(error: TpmError<E>) -> Result<Option<usize>, TpmError<E>> {
-    match error {
-        TpmError::BufferTooSmall { .. } => Ok(None),
-        _ => Err(error),
+    /// Passes `outcome` on, with the endorsement key flushed unless its maker keeps it loaded.
+    fn released(
+        &mut self,
+        handle: Handle,
+        outcome: Result<(), Fault<T::Error>>,
+    ) -> Result<(), Fault<T::Error>> {
+        if handle.kind() == Handle::TRANSIENT.kind() {
+            self.flushed(handle, outcome)
+        } else {
+            outcome
+        }
     }
 }
 
 /// A chain that does not fit is none.
-fn no_room<E>(error: VaultError<E>) -> Result<usize, VaultError<E>> {
+fn no_room<E>(error: TpmError<E>) -> Result<usize, TpmError<E>> {
     match error {
-        VaultError::Tpm(TpmError::BufferTooSmall { .. }) => Ok(0),
+        TpmError::BufferTooSmall { .. } => Ok(0),
         error => Err(error),
     }
 }
 
 /// `None` for something that is not in the TPM, or that it does not let us read.
-fn present<R, E>(outcome: Result<R, TpmError<E>>) -> Result<Option<R>, TpmError<E>> {
+fn present<E>(outcome: Result<usize, TpmError<E>>) -> Result<Option<usize>, TpmError<E>> {
     match outcome {
-        Ok(value) => Ok(Some(value)),
+        Ok(len) => Ok(Some(len)),
         Err(error) if error.is(ResponseCode::is_unreadable) => Ok(None),
         Err(error) => Err(error),
     }

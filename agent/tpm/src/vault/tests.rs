@@ -118,13 +118,14 @@ fn troubles_are_told_from_answers() {
     assert_eq!(of(TpmError::Malformed { command: Code::Load }), Trouble::Unreachable);
     let command = Code::GetRandom;
     assert_eq!(of(TpmError::Tampered { command }), Trouble::Tampered { command });
+    let mut vault = open(None);
     for (hierarchy, trouble) in [
         (Hierarchy::Endorsement, Trouble::EndorsementAuthNeeded),
         (Hierarchy::Owner, Trouble::OwnerAuthNeeded),
     ] {
         let (command, code) = (Code::CreatePrimary, ResponseCode(0x9A2));
-        let refused: TpmError<&str> = TpmError::Refused { command, code };
-        assert_eq!(VaultError::of_hierarchy(refused, hierarchy).trouble(), trouble);
+        let fault = Fault::of_hierarchy(TpmError::Refused { command, code }, hierarchy);
+        assert_eq!(vault.explain(fault).trouble(), trouble);
     }
 }
 

@@ -79,12 +79,7 @@ pub enum TisError {
     /// It takes the command for shorter or longer than it is.
     CommandLength,
     /// The response states a length that it cannot have, or that does not fit.
-    ResponseLength {
-        /// The length stated, octets.
-        found: usize,
-        /// The most that fits, octets.
-        max: usize,
-    },
+    ResponseLength,
     /// It did not do something in time.
     TimedOut {
         /// What.
@@ -105,15 +100,13 @@ impl Tis {
         STATUS.write(STATUS_GO);
         let answered = STATUS_VALID | STATUS_DATA;
         wait(ANSWER_MS_MAX, TisStep::Answer, || STATUS.read() & answered == answered)?;
-        let max = response.len();
-        let too_short = TisError::ResponseLength { found: HEADER_LEN, max };
-        let header = response.get_mut(..HEADER_LEN).ok_or(too_short)?;
+        let header = response.first_chunk_mut().ok_or(TisError::ResponseLength)?;
         receive(header)?;
-        let [_, _, a, b, c, d, ..] = *header else { return Err(too_short) };
-        let found = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-        let rest = response.get_mut(HEADER_LEN..found);
-        receive(rest.ok_or(TisError::ResponseLength { found, max })?)?;
-        Ok(found)
+        let [_, _, a, b, c, d, _, _, _, _]: [u8; HEADER_LEN] = *header;
+        let len = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        let rest = response.get_mut(HEADER_LEN..len);
+        receive(rest.ok_or(TisError::ResponseLength)?)?;
+        Ok(len)
     }
 }
 
@@ -232,7 +225,7 @@ impl TisError {
         match self {
             Self::Absent => "absent",
             Self::CommandLength => "command-length",
-            Self::ResponseLength { .. } => "response-length",
+            Self::ResponseLength => "response-length",
             Self::TimedOut { during: TisStep::Answer } => "answer-timed-out",
             Self::TimedOut { during: TisStep::Locality } => "locality-timed-out",
             Self::TimedOut { during: TisStep::Ready } => "ready-timed-out",
