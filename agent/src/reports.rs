@@ -72,7 +72,8 @@ impl std::fmt::Debug for Reporter {
 }
 
 impl Reports for Reporter {
-    fn report(&mut self, now: Now, event: &Event) {
+    fn report(&mut self, now: Now, event: Event) {
+        let event = &event;
         let cause = match event {
             Event::Failed { .. } => self.causes.take(),
             _ => None,
@@ -258,7 +259,7 @@ mod tests {
         let now = Now { mono: Mono(1), wall: Some(Wall(1_800_000_000)), synchronised: false };
         causes.note("connection refused by 127.0.0.1:1");
         for event in events() {
-            reporter.report(now, &event);
+            reporter.report(now, event);
         }
         let published = link.0.borrow();
         assert_eq!(published.len(), events().len());

@@ -1,10 +1,10 @@
 //! The whole device: from power to a life in the fleet.
 //!
 //! **What it is.** What a board runs ([`run`]). It reads what the factory has written and what was
-//! made durable, and then lets the core's shell drive the machine. The shell is a future that is
-//! polled here, between two looks at the network, and whatever it wants of the network is done
-//! here, with the one connection that there is memory for: the session with the broker gives way
-//! when the provisioner is to be asked, and comes back.
+//! made durable, and then has the core's shell settle the machine, again and again between two looks
+//! at the network. Whatever the machine wants of its peers is done here, with the one connection that
+//! there is memory for: the session with the broker gives way when the provisioner is to be asked,
+//! and comes back.
 //!
 //! **What it must never do.** Decide anything about the identity: that is the machine's. Begin
 //! anew because something could not be read: a record that is damaged beyond reading, or another
@@ -26,15 +26,14 @@ mod provisioner;
 
 use core::cell::RefCell;
 use core::fmt;
-use core::pin::pin;
 
 use embedded_storage_async::nor_flash::{NorFlash, ReadNorFlash as _};
 use fleetcert_core::der::Certificate;
-use fleetcert_core::lifecycle::{Command, Machine, Phase, Unexpected};
+use fleetcert_core::lifecycle::{Command, Machine, Unexpected};
 use fleetcert_core::policy::{Policy, Rekey};
 use fleetcert_core::port::Clock as _;
 use fleetcert_core::record::{Record, Slot, Standing};
-use fleetcert_core::shell::{Flow, Ports};
+use fleetcert_core::shell::Ports;
 use fleetcert_core::time::{Now, Wall};
 use p256::elliptic_curve::rand_core::RngCore as _;
 use static_cell::{ConstStaticCell, StaticCell};
@@ -55,7 +54,7 @@ use self::broker::Lasting;
 use self::desk::Desk;
 use self::driver::{Driver, MachineRoom};
 use self::line::Context;
-use self::ports::{BoardClock, DeskReports, DeskWait, RemotePeers, SharedKeys, SharedStore};
+use self::ports::{BoardClock, DeskReports, SharedKeys, SharedStore};
 
 /// 2026-11-22: this release is not older.
 const BUILD_TIME: Wall = Wall(1_795_305_600);
@@ -215,7 +214,7 @@ fn furnish<F: NorFlash<Error: fmt::Display>>(
     let machine = blank(factory, seed, now)?;
     machine.recall(now, |record| load(store, factory, record))?;
     let desk = DESK.try_uninit().ok_or(Stop::Again)?;
-    let desk = desk.write(Desk::new(machine.reading(now), now.mono));
+    let desk = desk.write(Desk::new());
     let is_member = machine.record().standing != Standing::Decommissioned;
     if factory.policy.decommission && is_member {
         let _first = desk.command(Command::Decommission);
@@ -236,31 +235,21 @@ fn blank(
     Ok(place.write(Machine::new(policy(factory), device_id, record, seed, now)))
 }
 
-/// The machine's shell, and the driver that does what it wants.
+/// The driver of the machine.
 #[inline(never)]
 fn drive<B: Board>(context: Context<'_, B>, machine: &mut Machine) -> Result<(), Stop> {
-    let Context { clock, desk, .. } = context;
-    let mut ports = Ports {
-        clock: BoardClock(clock),
+    let ports = Ports {
+        clock: BoardClock(context.clock),
         storage: SharedStore { store: context.store },
         keys: SharedKeys(context.keys),
-        peers: RemotePeers(desk),
-        reports: DeskReports(desk),
-        wait: DeskWait { desk, clock },
+        peers: (),
+        reports: DeskReports(context.desk),
+        wait: (),
     };
-    let shell = pin!(ports.run(machine, |machine, now| {
-        let phase = machine.phase(now);
-        desk.show(phase, machine.reading(now), now.mono);
-        if phase == Phase::Decommissioned && machine.is_durable() {
-            desk.end();
-        }
-        Flow::Continue
-    }));
-    let (in_use, stack_peak, is_wiped) = (None, 0, false);
     let lasting = LASTING.try_take().ok_or(Stop::Again)?;
     lasting.resume(context.reserved());
     let driver = Driver {
-        machine: MachineRoom { context, shell, in_use, stack_peak, is_wiped },
+        room: MachineRoom::new(context, machine, ports),
         workspace: Workspace::new(CRYPT.try_take().ok_or(Stop::Again)?),
         lasting,
     };

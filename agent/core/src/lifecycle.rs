@@ -191,6 +191,23 @@ pub enum Input<'a> {
     Tick,
 }
 
+impl Input<'_> {
+    /// The answer to an action that failed, and told no time.
+    #[must_use]
+    pub const fn failed(id: ActionId, failure: Failure) -> Self {
+        Self::Failed { id, failure, server_time: None }
+    }
+
+    /// The answer to an action that is done, or failed.
+    #[must_use]
+    pub fn done(id: ActionId, outcome: Result<(), Failure>) -> Self {
+        match outcome {
+            Ok(()) => Self::Done { id },
+            Err(failure) => Self::failed(id, failure),
+        }
+    }
+}
+
 /// An answer to something that was not asked, or to something else than what was. It changed
 /// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

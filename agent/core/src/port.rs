@@ -120,7 +120,7 @@ pub trait Peers {
 /// Where reports go.
 pub trait Reports {
     /// Tells people or a fleet service.
-    fn report(&mut self, now: Now, event: &Event);
+    fn report(&mut self, now: Now, event: Event);
 }
 
 /// What ends a wait of the shell.

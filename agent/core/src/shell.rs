@@ -2,13 +2,18 @@
 //!
 //! It carries no decisions: it performs what the machine polls out, answers, and waits. One action
 //! is in flight at a time; a port that takes long delays everything else, so ports have deadlines.
+//!
+//! What a device does by itself is [`Ports::settle`]; what it wants of its peers comes out of that
+//! as an [`Order`]. [`Ports::run`] is the loop around it for whoever can await peers and time.
+//! Whoever can only go on between two looks at a network settles, serves the order, and answers the
+//! machine with the [`Input`] that the order names.
 
 use crate::event::Failure;
 use crate::lifecycle::{Action, ActionId, Input, Machine, Unexpected};
 use crate::policy::IDLE_MS_MAX;
 use crate::port::{Advice, Answer, Clock, Keys, Peers, Proof, Reports, Storage, Wait, Wake};
-use crate::record::Identity;
-use crate::time::{Now, Wall};
+use crate::record::{Request, Slot};
+use crate::time::Now;
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +24,47 @@ pub enum Flow {
     End,
 }
 
-/// Everything that a shell provides.
+/// What the machine wants of its peers. The identities are those of [`Machine::record`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// [`Action::Adopt`]. Answer: [`Input::Done`].
+    Adopt {
+        /// To be named in the answer.
+        id: ActionId,
+        /// Where the identity is.
+        slot: Slot,
+    },
+    /// [`Action::Consult`]. Answer: [`Input::Consulted`].
+    Consult {
+        /// To be named in the answer.
+        id: ActionId,
+        /// The slot of the identity in use.
+        slot: Slot,
+    },
+    /// [`Action::Enroll`]. Answer: [`Input::Enrolled`].
+    Enroll {
+        /// To be named in the answer.
+        id: ActionId,
+        /// Where the key is.
+        slot: Slot,
+        /// The durable request.
+        request: Request,
+    },
+    /// [`Action::Prove`]. Answer: [`Input::Proven`].
+    Prove {
+        /// To be named in the answer.
+        id: ActionId,
+        /// Where the identity is.
+        slot: Slot,
+    },
+    /// [`Action::Release`]. Answer: [`Input::Done`].
+    Release {
+        /// To be named in the answer.
+        id: ActionId,
+    },
+}
+
+/// Everything that a shell provides. Who does not [`Ports::run`] needs no `peers` and no `wait`.
 #[derive(Debug)]
 pub struct Ports<C, S, K, P, R, W> {
     /// The platform's clocks.
@@ -34,6 +79,44 @@ pub struct Ports<C, S, K, P, R, W> {
     pub reports: R,
     /// Waiting.
     pub wait: W,
+}
+
+impl<C: Clock, S: Storage, K: Keys, P, R: Reports, W> Ports<C, S, K, P, R, W> {
+    /// Does what `machine` wants, until it wants something of its peers, which is returned and is to
+    /// be answered, or until it has come to rest.
+    ///
+    /// # Errors
+    ///
+    /// [`Unexpected`], as of [`Ports::run`].
+    pub async fn settle(&mut self, machine: &mut Machine) -> Result<Option<Order>, Unexpected> {
+        while let Some(action) = machine.poll() {
+            let input = match action {
+                Action::Report(event) => {
+                    self.reports.report(self.clock.now(), event);
+                    continue;
+                }
+                Action::EnsureKey { id, slot, source } => {
+                    match self.keys.ensure(slot, source).await {
+                        Ok(spki_sha256) => Input::KeyReady { id, spki_sha256 },
+                        Err(failure) => Input::failed(id, failure),
+                    }
+                }
+                Action::EraseKey { id, slot } => Input::done(id, self.keys.erase(slot).await),
+                Action::Persist { id } => {
+                    Input::done(id, self.storage.persist(machine.record()).await)
+                }
+                Action::Adopt { id, slot } => return Ok(Some(Order::Adopt { id, slot })),
+                Action::Consult { id, slot } => return Ok(Some(Order::Consult { id, slot })),
+                Action::Enroll { id, slot, request } => {
+                    return Ok(Some(Order::Enroll { id, slot, request }));
+                }
+                Action::Prove { id, slot } => return Ok(Some(Order::Prove { id, slot })),
+                Action::Release { id } => return Ok(Some(Order::Release { id })),
+            };
+            machine.handle(self.clock.now(), input)?;
+        }
+        Ok(None)
+    }
 }
 
 impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K, P, R, W> {
@@ -52,8 +135,8 @@ impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K
     ) -> Result<(), Unexpected> {
         machine.handle(self.clock.now(), Input::Tick)?;
         loop {
-            while let Some(action) = machine.poll() {
-                self.perform(machine, action).await?;
+            while let Some(order) = self.settle(machine).await? {
+                self.serve(machine, order).await?;
             }
             let now = self.clock.now();
             if observe(machine, now) == Flow::End {
@@ -71,151 +154,60 @@ impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K
         }
     }
 
-    async fn perform(&mut self, machine: &mut Machine, action: Action) -> Result<(), Unexpected> {
+    /// Has the peers do what the machine wants of them, and tells it what came of that.
+    async fn serve(&mut self, machine: &mut Machine, order: Order) -> Result<(), Unexpected> {
         let reading = machine.reading(self.clock.now());
         let record = machine.record();
-        match action {
-            Action::Report(event) => {
-                self.reports.report(self.clock.now(), &event);
-                Ok(())
-            }
-            Action::Adopt { id, slot } => {
-                let answer = match record.identity(slot) {
+        match order {
+            Order::Adopt { id, slot } => {
+                let outcome = match record.identity(slot) {
                     Some(identity) => self.peers.adopt(slot, identity, reading).await,
                     None => Err(Failure::KeyLost),
                 };
-                done(machine, self.clock.now(), id, &answer)
+                machine.handle(self.clock.now(), Input::done(id, outcome))
             }
-            Action::Consult { id, slot } => {
-                let answer = match record.identity(slot) {
+            Order::Consult { id, slot } => {
+                let Answer { outcome, server_time } = match record.identity(slot) {
                     Some(identity) => self.peers.consult(slot, identity, reading).await,
                     None => Answer::failed(Failure::KeyLost),
                 };
-                consulted(machine, self.clock.now(), id, &answer)
+                let input = match outcome {
+                    Ok(Advice { window, retry_after_s }) => {
+                        Input::Consulted { id, window, retry_after_s, server_time }
+                    }
+                    Err(failure) => Input::Failed { id, failure, server_time },
+                };
+                machine.handle(self.clock.now(), input)
             }
-            Action::Enroll { id, slot, request } => {
+            Order::Enroll { id, slot, request } => {
                 let current = record.active.and_then(|slot| Some((slot, record.identity(slot)?)));
-                let answer = self.peers.enroll(&request, slot, current, reading).await;
-                enrolled(machine, self.clock.now(), id, &answer)
+                let Answer { outcome, server_time } =
+                    self.peers.enroll(&request, slot, current, reading).await;
+                let input = match &outcome {
+                    Ok(identity) => Input::Enrolled { id, identity, server_time },
+                    Err(failure) => Input::Failed { id, failure: failure.clone(), server_time },
+                };
+                machine.handle(self.clock.now(), input)
             }
-            Action::EnsureKey { id, slot, source } => {
-                let answer = self.keys.ensure(slot, source).await;
-                key_ensured(machine, self.clock.now(), id, &answer)
-            }
-            Action::EraseKey { id, slot } => {
-                let answer = self.keys.erase(slot).await;
-                done(machine, self.clock.now(), id, &answer)
-            }
-            Action::Persist { id } => {
-                let answer = self.storage.persist(record).await;
-                done(machine, self.clock.now(), id, &answer)
-            }
-            Action::Prove { id, slot } => {
-                let answer = match record.identity(slot) {
+            Order::Prove { id, slot } => {
+                let Answer { outcome, server_time } = match record.identity(slot) {
                     Some(identity) => self.peers.prove(slot, identity, reading).await,
                     None => Answer::failed(Failure::KeyLost),
                 };
-                proven(machine, self.clock.now(), id, &answer)
+                let input = match &outcome {
+                    Ok(Proof { serial, broker }) => {
+                        Input::Proven { id, serial, broker: *broker, server_time }
+                    }
+                    Err(failure) => Input::Failed { id, failure: failure.clone(), server_time },
+                };
+                machine.handle(self.clock.now(), input)
             }
-            Action::Release { id } => {
-                let answer = self.peers.release().await;
-                done(machine, self.clock.now(), id, &answer)
+            Order::Release { id } => {
+                let outcome = self.peers.release().await;
+                machine.handle(self.clock.now(), Input::done(id, outcome))
             }
         }
     }
-}
-
-/// Tells the machine that an action is done, or is not. What is told is no port's: one copy for all.
-#[inline(never)]
-fn done(
-    machine: &mut Machine,
-    now: Now,
-    id: ActionId,
-    answer: &Result<(), Failure>,
-) -> Result<(), Unexpected> {
-    match answer {
-        Ok(()) => machine.handle(now, Input::Done { id }),
-        Err(failure) => fail(machine, now, id, failure, None),
-    }
-}
-
-/// Tells the machine of the slot's key.
-#[inline(never)]
-fn key_ensured(
-    machine: &mut Machine,
-    now: Now,
-    id: ActionId,
-    answer: &Result<[u8; 32], Failure>,
-) -> Result<(), Unexpected> {
-    match answer {
-        Ok(spki_sha256) => machine.handle(now, Input::KeyReady { id, spki_sha256: *spki_sha256 }),
-        Err(failure) => fail(machine, now, id, failure, None),
-    }
-}
-
-/// Tells the machine what came of asking for a certificate.
-#[inline(never)]
-fn enrolled(
-    machine: &mut Machine,
-    now: Now,
-    id: ActionId,
-    answer: &Answer<Identity>,
-) -> Result<(), Unexpected> {
-    let Answer { outcome, server_time } = answer;
-    let server_time = *server_time;
-    match outcome {
-        Ok(identity) => machine.handle(now, Input::Enrolled { id, identity, server_time }),
-        Err(failure) => fail(machine, now, id, failure, server_time),
-    }
-}
-
-/// Tells the machine whether provisioner and broker accept an identity.
-#[inline(never)]
-fn proven(
-    machine: &mut Machine,
-    now: Now,
-    id: ActionId,
-    answer: &Answer<Proof>,
-) -> Result<(), Unexpected> {
-    let Answer { outcome, server_time } = answer;
-    let server_time = *server_time;
-    match outcome {
-        Ok(Proof { serial, broker }) => {
-            machine.handle(now, Input::Proven { id, serial, broker: *broker, server_time })
-        }
-        Err(failure) => fail(machine, now, id, failure, server_time),
-    }
-}
-
-/// Tells the machine what the provisioner advises.
-#[inline(never)]
-fn consulted(
-    machine: &mut Machine,
-    now: Now,
-    id: ActionId,
-    answer: &Answer<Advice>,
-) -> Result<(), Unexpected> {
-    let Answer { outcome, server_time } = answer;
-    let server_time = *server_time;
-    match outcome {
-        Ok(Advice { window, retry_after_s }) => {
-            let (window, retry_after_s) = (*window, *retry_after_s);
-            machine.handle(now, Input::Consulted { id, window, retry_after_s, server_time })
-        }
-        Err(failure) => fail(machine, now, id, failure, server_time),
-    }
-}
-
-/// Tells the machine that an action failed.
-#[inline(never)]
-fn fail(
-    machine: &mut Machine,
-    now: Now,
-    id: ActionId,
-    failure: &Failure,
-    server_time: Option<Wall>,
-) -> Result<(), Unexpected> {
-    machine.handle(now, Input::Failed { id, failure: failure.clone(), server_time })
 }
 
 #[cfg(test)]
@@ -229,8 +221,8 @@ mod tests {
     use crate::event::Event;
     use crate::lifecycle::{BrokerProof, Command, Phase};
     use crate::policy::Policy;
-    use crate::record::{CertificateBytes, Identity, KeySource, Record, Request, Serial, Slot};
-    use crate::time::{Mono, Reading, Validity};
+    use crate::record::{CertificateBytes, Identity, KeySource, Record, Serial};
+    use crate::time::{Mono, Reading, Validity, Wall};
 
     const START: Wall = Wall(1_800_000_000);
 
@@ -328,8 +320,8 @@ mod tests {
     #[derive(Default)]
     struct Log(Vec<Event>);
     impl Reports for Log {
-        fn report(&mut self, _: Now, event: &Event) {
-            self.0.push(event.clone());
+        fn report(&mut self, _: Now, event: Event) {
+            self.0.push(event);
         }
     }
 
@@ -373,6 +365,24 @@ mod tests {
         assert!(ports.reports.0.iter().any(|event| matches!(event, Event::Proven { .. })));
         assert_eq!(ports.wait.1.len(), 3);
         assert!(ports.wait.1.iter().all(|deadline| deadline.0 > 0 && deadline.0 < IDLE_MS_MAX));
+    }
+
+    /// Goal: who serves his peers himself hears of each order once, and of nothing else.
+    #[test]
+    fn settling_does_what_needs_no_peer_and_names_what_does() {
+        let mut ports = ports(&[]);
+        let mut machine = machine(&mut ports);
+        assert_eq!(block_on(ports.settle(&mut machine)), Ok(None), "nothing was asked for yet");
+        machine.handle(ports.clock.now(), Input::Tick).unwrap();
+        let order = block_on(ports.settle(&mut machine)).unwrap();
+        let Some(Order::Enroll { id, slot: Slot::A, .. }) = order else { panic!("{order:?}") };
+        assert_eq!((ports.keys.made, ports.storage.0.len()), (1, 1));
+        assert_eq!(block_on(ports.settle(&mut machine)), Ok(None), "one order at a time");
+        let failed = Input::failed(id, Failure::Unreachable);
+        machine.handle(ports.clock.now(), failed).unwrap();
+        assert_eq!(block_on(ports.settle(&mut machine)), Ok(None));
+        assert_eq!(machine.last_failure().unwrap().1, Failure::Unreachable);
+        assert!(machine.deadline().is_some());
     }
 
     #[test]

@@ -126,8 +126,8 @@ impl Wait for World {
 }
 
 impl Reports for World {
-    fn report(&mut self, _now: Now, event: &Event) {
-        self.events.borrow_mut().push(event.clone());
+    fn report(&mut self, _now: Now, event: Event) {
+        self.events.borrow_mut().push(event);
     }
 }
 

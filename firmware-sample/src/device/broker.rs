@@ -11,7 +11,6 @@ use core::cell::Cell;
 
 use fleetcert_core::lifecycle::{Command, Phase};
 use fleetcert_core::policy::backoff_ms;
-use fleetcert_core::record::{Serial, Slot};
 use fleetcert_core::time::Mono;
 use fleetcert_core::topic::Channel;
 use p256::elliptic_curve::rand_core::RngCore as _;
@@ -60,7 +59,6 @@ pub(super) struct Online<'a, 'l, 't, B: Board> {
     heard: &'a mut Heard,
     health: &'a mut Health,
     generation: u64,
-    serial: Serial,
     /// The phase that the last birth told.
     phase: Phase,
 }
@@ -105,18 +103,16 @@ impl Lasting {
         self.dial_at
     }
 
-    /// Begins a session with the slot's identity, which was shown on `line`.
+    /// Begins a session on `line`, on which an identity was shown.
     #[inline(never)]
     pub(super) fn begin<'a, 'l, 't, B: Board>(
         &'a mut self,
         context: &Context<'a, B>,
         line: Line<'a, 'l, 't, B>,
         inbox: &'a mut Inbox,
-        slot: Slot,
     ) -> Result<Online<'a, 'l, 't, B>, MqttError> {
         let Line { stream, deadline_ms } = line;
         let Self { outbox, generations, heard, health, .. } = self;
-        let serial = context.identity(slot, |identity| Serial::from_slice(identity.serial));
         let generation = generations.next(|end| context.reserve(end));
         let phase = context.desk.phase();
         let birth = birth(generation, phase);
@@ -129,8 +125,7 @@ impl Lasting {
         health.begin(outbox);
         let session = Session::open(stream, introduction, outbox, inbox, context.now().0)?;
         info(format_args!("broker: connected, generation {generation}"));
-        let serial = serial.ok().and_then(Result::ok).unwrap_or_default();
-        Ok(Online { session, deadline_ms, heard, health, generation, serial, phase })
+        Ok(Online { session, deadline_ms, heard, health, generation, phase })
     }
 
     /// Notes how a session ended that was begun at `since`, or how the attempt at one did.
@@ -158,11 +153,6 @@ impl Lasting {
 }
 
 impl<B: Board> Online<'_, '_, '_, B> {
-    /// Whose session it is.
-    pub(super) const fn serial(&self) -> &Serial {
-        &self.serial
-    }
-
     /// When there is something to say, or `idle`.
     pub(super) fn next_at(&self, idle: Mono) -> Mono {
         self.health.next_at().min(idle)

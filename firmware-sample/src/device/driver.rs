@@ -1,16 +1,16 @@
-//! The one loop: the shell is polled, its orders are done, the session is attended to, and when
-//! there is nothing to do, the network is waited on.
+//! The one loop: the machine goes on as far as it can, its orders are served, the session is attended
+//! to, and when there is nothing to do, the network is waited on.
 
 use core::convert::Infallible;
-use core::pin::Pin;
-use core::task::{Context as Waking, Poll, Waker};
 
 use fleetcert_core::event::Failure;
-use fleetcert_core::lifecycle::{BrokerProof, Unexpected};
-use fleetcert_core::port::{Answer, Proof};
-use fleetcert_core::record::Slot;
-use fleetcert_core::time::{Mono, Reading};
+use fleetcert_core::lifecycle::{ActionId, BrokerProof, Input, Machine, Phase, Unexpected};
+use fleetcert_core::port::{Advice, Answer, Clock as _};
+use fleetcert_core::record::{Serial, Slot};
+use fleetcert_core::shell::Order;
+use fleetcert_core::time::{Mono, Reading, Wall};
 
+use crate::blocking::block_on;
 use crate::board::Board;
 use crate::console::{error, info, warn};
 use crate::keystore::KeyStore as _;
@@ -18,151 +18,165 @@ use crate::mqtt::{Inbox, MqttError};
 use crate::tls::{TlsError, Workspace};
 
 use super::broker::{Ending, Lasting, Online};
-use super::desk::{Order, Reply};
 use super::line::{Context, EXCHANGE_MS_MAX, Line};
+use super::ports::Ports;
 use super::provisioner::Provisioner;
 
 /// Between two looks at a session, at most: its pings and what the machine says are as late as that.
 const LOOK_MS: u64 = 500;
 
-/// The shell, as a future that never ends but by a fault.
-pub(super) type Shell<'s> = Pin<&'s mut dyn Future<Output = Result<(), Unexpected>>>;
-
 /// What does what the machine wants.
-pub(super) struct Driver<'d, 's, B: Board> {
-    pub(super) machine: MachineRoom<'d, 's, B>,
+pub(super) struct Driver<'d, B: Board> {
+    pub(super) room: MachineRoom<'d, B>,
     pub(super) workspace: Workspace<'d>,
     pub(super) lasting: &'d mut Lasting,
 }
 
-/// The machine's shell and what it decides about: what goes on while a session lives, too.
-pub(super) struct MachineRoom<'d, 's, B: Board> {
-    pub(super) context: Context<'d, B>,
-    pub(super) shell: Shell<'s>,
+/// The machine and what it decides about: what goes on while a session lives, too.
+pub(super) struct MachineRoom<'d, B: Board> {
+    context: Context<'d, B>,
+    machine: &'d mut Machine,
+    ports: Ports<'d, B>,
+    /// What the machine wants of its peers, and waits for.
+    wanted: Option<Order>,
     /// Whose identity sessions begin with.
-    pub(super) in_use: Option<Slot>,
-    pub(super) stack_peak: usize,
-    pub(super) is_wiped: bool,
+    in_use: Option<Slot>,
+    stack_peak: usize,
+    is_wiped: bool,
 }
 
-impl<'d, B: Board> Driver<'d, '_, B> {
+/// An identity that the provisioner has seen, of which the broker has yet to judge.
+#[derive(Clone, Copy)]
+struct Seen<'s> {
+    id: ActionId,
+    serial: &'s Serial,
+    server_time: Option<Wall>,
+}
+
+impl<'s> Seen<'s> {
+    const fn proven(self, broker: BrokerProof) -> Input<'s> {
+        let Self { id, serial, server_time } = self;
+        Input::Proven { id, serial, broker, server_time }
+    }
+}
+
+impl<'d, B: Board> Driver<'d, B> {
     /// Drives for good.
     ///
     /// # Errors
     ///
-    /// [`Unexpected`]: machine and shell disagree.
+    /// [`Unexpected`]: machine and driver disagree.
     pub(super) fn run(mut self) -> Result<Infallible, Unexpected> {
+        self.room.tell(Input::Tick)?;
         loop {
-            self.machine.turn()?;
-            if let Some(order) = self.machine.context.desk.take_order() {
-                self.perform(order)?;
-            } else {
-                self.idle()?;
+            self.room.turn()?;
+            match self.room.wanted.take() {
+                Some(order) => self.serve(order)?,
+                None => self.idle()?,
             }
         }
     }
 
     #[inline(never)]
-    fn perform(&mut self, order: Order) -> Result<(), Unexpected> {
-        let desk = self.machine.context.desk;
+    fn serve(&mut self, order: Order) -> Result<(), Unexpected> {
         match order {
-            Order::Adopt { slot } => desk.answer(Reply::Done(self.machine.adopt(slot))),
-            Order::Consult { slot, reading } => {
-                desk.answer(Reply::Consulted(self.provisioner(reading).advice(slot)));
+            Order::Adopt { id, slot } => self.room.adopt(id, slot).map(|_| ()),
+            Order::Consult { id, slot } => {
+                let Answer { outcome, server_time } = self.provisioner().advice(slot);
+                self.room.tell(match outcome {
+                    Ok(Advice { window, retry_after_s }) => {
+                        Input::Consulted { id, window, retry_after_s, server_time }
+                    }
+                    Err(failure) => Input::Failed { id, failure, server_time },
+                })
             }
-            Order::Enroll { slot, request, current, reading } => {
-                let answer = self.provisioner(reading).enroll(slot, &request, current);
-                desk.answer(Reply::Enrolled(answer));
+            Order::Enroll { id, slot, request } => {
+                let record = self.room.machine.record();
+                let current = record.active.filter(|slot| record.identity(*slot).is_some());
+                let Answer { outcome, server_time } =
+                    self.provisioner().enroll(slot, &request, current);
+                let issued = self.room.context.desk.issued();
+                let issued = issued.as_deref().ok_or(Failure::KeyUnavailable);
+                self.room.tell(match outcome.and(issued) {
+                    Ok(identity) => Input::Enrolled { id, identity, server_time },
+                    Err(failure) => Input::Failed { id, failure, server_time },
+                })
             }
-            Order::Prove { slot, reading } => self.prove(slot, reading)?,
-            Order::Release => {
-                self.machine.in_use = None;
-                desk.answer(Reply::Done(Ok(())));
+            Order::Prove { id, slot } => self.prove(id, slot),
+            Order::Release { id } => {
+                self.room.in_use = None;
+                self.room.tell(Input::Done { id })
             }
         }
-        Ok(())
     }
 
-    fn provisioner(&mut self, reading: Reading) -> Provisioner<'_, 'd, B> {
-        let Self { machine: MachineRoom { context, .. }, workspace, .. } = self;
-        Provisioner { context: *context, workspace, reading }
+    fn provisioner(&mut self) -> Provisioner<'_, 'd, B> {
+        let reading = self.room.reading();
+        Provisioner { context: self.room.context, workspace: &mut self.workspace, reading }
     }
 
     /// The provisioner first: a broker is shown only what the provisioner saw to be right.
-    fn prove(&mut self, slot: Slot, reading: Reading) -> Result<(), Unexpected> {
-        let desk = self.machine.context.desk;
-        let Answer { outcome, server_time } = self.provisioner(reading).whoami(slot);
-        let answer = |outcome| desk.answer(Reply::Proven(Answer { outcome, server_time }));
+    fn prove(&mut self, id: ActionId, slot: Slot) -> Result<(), Unexpected> {
+        let Answer { outcome, server_time } = self.provisioner().whoami(slot);
         let serial = match outcome {
-            Ok(serial) => serial,
-            Err(failure) => {
-                answer(Err(failure));
-                return Ok(());
-            }
+            Ok(ref serial) => serial,
+            Err(failure) => return self.room.tell(Input::Failed { id, failure, server_time }),
         };
-        let proof = |broker| Ok(Proof { serial: serial.clone(), broker });
-        let context = &self.machine.context;
-        let is_seen = context.identity(slot, |identity| *identity.serial == *serial) == Ok(true);
-        if !is_seen {
-            answer(proof(BrokerProof::Unreachable));
-        } else if self.machine.context.broker().is_none() {
-            answer(proof(BrokerProof::NotConfigured));
+        let seen = Seen { id, serial, server_time };
+        let broker = if !self.room.is_of(slot, serial) {
+            BrokerProof::Unreachable
+        } else if self.room.context.broker().is_none() {
+            BrokerProof::NotConfigured
         } else {
-            let begun = || answer(proof(BrokerProof::Connected));
-            let verdict = self.meet_broker(slot, reading, &begun)?;
-            match verdict {
-                // It was answered when the session began.
-                None => {}
+            match self.meet_broker(slot, Some(seen))? {
+                // The machine was told when the session began.
+                None => return Ok(()),
                 Some(
-                    verdict @ (Failure::OurIdentityRefused
+                    failure @ (Failure::OurIdentityRefused
                     | Failure::KeyLost
                     | Failure::KeyUnavailable),
-                ) => answer(Err(verdict)),
+                ) => return self.room.tell(Input::Failed { id, failure, server_time }),
                 // Nothing of this is about us: a broker that is away, or is not the broker.
-                Some(_) => answer(proof(BrokerProof::Unreachable)),
+                Some(_) => BrokerProof::Unreachable,
             }
-        }
-        Ok(())
+        };
+        self.room.tell(seen.proven(broker))
     }
 
     /// The machine wants nothing: time for the broker, if there is one and an identity to come
     /// with, and if it may be tried.
     fn idle(&mut self) -> Result<(), Unexpected> {
-        let MachineRoom { context, in_use, .. } = self.machine;
-        let now = context.now();
+        let MachineRoom { context, in_use, .. } = self.room;
         let due = in_use.filter(|_| context.broker().is_some());
         match due.map(|slot| (slot, self.lasting.dial_at())) {
-            Some((slot, at)) if at <= now => {
-                self.meet_broker(slot, context.desk.reading(now), &|| {})?;
+            Some((slot, at)) if at <= context.now() => {
+                self.meet_broker(slot, None)?;
             }
-            Some((_, at)) => self.machine.rest(Some(at)),
-            None => self.machine.rest(None),
+            Some((_, at)) => self.room.rest(Some(at)),
+            None => self.room.rest(None),
         }
         Ok(())
     }
 
-    /// A session with the slot's identity, from its beginning, of which `begun` is told, to its end;
-    /// or why none came about.
+    /// A session with the slot's identity, from its beginning to its end; or why none came about.
+    /// When it begins, the machine is told that the broker accepts what the provisioner has `seen`.
     #[inline(never)]
     fn meet_broker(
         &mut self,
         slot: Slot,
-        reading: Reading,
-        begun: &dyn Fn(),
+        seen: Option<Seen<'_>>,
     ) -> Result<Option<Failure>, Unexpected> {
-        let Self { machine, workspace, lasting } = self;
-        let context = machine.context;
+        let reading = self.room.reading();
+        let Self { room, workspace, lasting } = self;
+        let context = room.context;
         let Some(target) = context.broker() else { return Ok(None) };
         let since = context.now();
         let until_ms = since.plus_ms(EXCHANGE_MS_MAX).0;
         let mut met = Ok((Ending::Lost, None));
         let work = &mut |line: Line<'_, '_, '_, B>| {
             let mut inbox = Inbox::new();
-            met = match lasting.begin(&context, line, &mut inbox, slot) {
-                Ok(online) => {
-                    begun();
-                    machine.attend(online).map(|ending| (ending, None))
-                }
+            met = match lasting.begin(&context, line, &mut inbox) {
+                Ok(online) => room.attend(online, slot, seen).map(|ending| (ending, None)),
                 Err(why) => {
                     warn(format_args!("broker: {why}"));
                     Ok((Ending::Lost, Some(MqttError::into(why))))
@@ -181,42 +195,87 @@ impl<'d, B: Board> Driver<'d, '_, B> {
     }
 }
 
-impl<B: Board> MachineRoom<'_, '_, B> {
-    /// Lets the shell go on as far as it can, and does what its state asks for.
+impl<'d, B: Board> MachineRoom<'d, B> {
+    pub(super) const fn new(
+        context: Context<'d, B>,
+        machine: &'d mut Machine,
+        ports: Ports<'d, B>,
+    ) -> Self {
+        let (wanted, in_use, stack_peak, is_wiped) = (None, None, 0, false);
+        Self { context, machine, ports, wanted, in_use, stack_peak, is_wiped }
+    }
+
+    /// Lets the machine go on as far as it can without its peers, and does what its state asks for.
     #[inline(never)]
     fn turn(&mut self) -> Result<(), Unexpected> {
-        match self.shell.as_mut().poll(&mut Waking::from_waker(Waker::noop())) {
-            Poll::Ready(Err(unexpected)) => return Err(unexpected),
-            // Nobody tells it to stop.
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-        }
-        if self.context.desk.is_over() && !self.is_wiped {
-            self.wipe();
+        while self.wanted.is_none() {
+            self.wanted = block_on(self.ports.settle(self.machine))?;
+            if self.wanted.is_some() || !self.wake()? {
+                break;
+            }
         }
         report_stack::<B>(&mut self.stack_peak);
         Ok(())
     }
 
-    /// Keeps a session as long as it is good and its line is not needed.
+    /// The machine has come to rest: shows how it stands, and wakes it if a command waits or it is
+    /// time. Whether it was woken.
+    fn wake(&mut self) -> Result<bool, Unexpected> {
+        let (now, desk) = (self.ports.clock.now(), self.context.desk);
+        let phase = self.machine.phase(now);
+        desk.show(phase, self.machine.reading(now).wall, now.mono);
+        if phase == Phase::Decommissioned && self.machine.is_durable() && !self.is_wiped {
+            self.wipe();
+        }
+        let input = match desk.take_command() {
+            Some(command) => Input::Command(command),
+            None if self.machine.deadline().is_some_and(|(at, _)| at <= now.mono) => Input::Tick,
+            None => return Ok(false),
+        };
+        self.machine.handle(now, input)?;
+        Ok(true)
+    }
+
     #[inline(never)]
-    fn attend(&mut self, mut online: Online<'_, '_, '_, B>) -> Result<Ending, Unexpected> {
+    fn tell(&mut self, input: Input<'_>) -> Result<(), Unexpected> {
+        self.machine.handle(self.ports.clock.now(), input)
+    }
+
+    /// What the machine knows of the time now.
+    fn reading(&mut self) -> Reading {
+        self.machine.reading(self.ports.clock.now())
+    }
+
+    /// Whether the identity in a slot has this serial number.
+    fn is_of(&self, slot: Slot, serial: &Serial) -> bool {
+        let identity = self.machine.record().identity(slot);
+        identity.is_some_and(|identity| identity.serial == *serial)
+    }
+
+    /// Keeps a session of the slot's identity as long as it is good and its line is not needed.
+    #[inline(never)]
+    fn attend(
+        &mut self,
+        mut online: Online<'_, '_, '_, B>,
+        slot: Slot,
+        seen: Option<Seen<'_>>,
+    ) -> Result<Ending, Unexpected> {
+        let identity = self.machine.record().identity(slot);
+        let serial = identity.map(|identity| identity.serial.clone()).unwrap_or_default();
+        if let Some(seen) = seen {
+            self.tell(seen.proven(BrokerProof::Connected))?;
+        }
         loop {
             self.turn()?;
-            let order =
-                self.context.desk.take_order_if(|order| matches!(order, Order::Adopt { .. }));
-            if let Some(Order::Adopt { slot }) = order {
-                let serial = online.serial();
-                let is_same = self.context.identity(slot, |found| *found.serial == **serial);
-                let adopted = self.adopt(slot);
-                let is_other = adopted.is_ok() && is_same != Ok(true);
-                self.context.desk.answer(Reply::Done(adopted));
-                if is_other {
-                    online.close(&self.context);
-                    return Ok(Ending::Planned);
+            if let Some(Order::Adopt { id, slot }) = self.wanted {
+                self.wanted = None;
+                if !self.adopt(id, slot)? || self.is_of(slot, &serial) {
+                    continue;
                 }
-                continue;
+                online.close(&self.context);
+                return Ok(Ending::Planned);
             }
-            if self.context.desk.has_order() {
+            if self.wanted.is_some() {
                 online.close(&self.context);
                 return Ok(Ending::Planned);
             }
@@ -231,12 +290,18 @@ impl<B: Board> MachineRoom<'_, '_, B> {
         }
     }
 
-    /// Takes an identity into use whose key is there.
-    fn adopt(&mut self, slot: Slot) -> Result<(), Failure> {
-        let mut keys = self.context.keys.try_borrow_mut().map_err(|_| Failure::KeyUnavailable)?;
-        keys.probe(slot)?;
-        self.in_use = Some(slot);
-        Ok(())
+    /// Takes an identity into use if its key is there; whether it is.
+    fn adopt(&mut self, id: ActionId, slot: Slot) -> Result<bool, Unexpected> {
+        let probed = match self.context.keys.try_borrow_mut() {
+            Ok(mut keys) => keys.probe(slot),
+            Err(_) => Err(Failure::KeyUnavailable),
+        };
+        let is_there = probed.is_ok();
+        if is_there {
+            self.in_use = Some(slot);
+        }
+        self.tell(Input::done(id, probed))?;
+        Ok(is_there)
     }
 
     /// Erases what the keys leave behind, once it is durable that this life is over.
@@ -253,10 +318,11 @@ impl<B: Board> MachineRoom<'_, '_, B> {
         }
     }
 
-    /// Serves the network until something comes, the shell wants to be asked, or `at`.
+    /// Serves the network until something comes, the machine is to look again, or `at`.
     fn rest(&self, at: Option<Mono>) {
         let idle = self.context.now().plus_ms(LOOK_MS);
-        let until = [at, self.context.desk.alarm()].into_iter().flatten().min().unwrap_or(idle);
+        let alarm = self.machine.deadline().map(|(at, _)| at);
+        let until = [at, alarm].into_iter().flatten().min().unwrap_or(idle);
         self.context.net.wait(until.0);
     }
 }

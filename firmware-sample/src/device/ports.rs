@@ -1,24 +1,33 @@
-//! The core's ports, as this firmware has them: what needs no network is done at once, and blocks;
-//! what does goes over the [`Desk`].
+//! The core's ports for what a device does by itself, as this firmware has them: at once, and
+//! blocking. Its peers are the driver's.
 
 use core::cell::RefCell;
 use core::fmt;
 
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::event::{Event, Failure};
-use fleetcert_core::port::{
-    Advice, Answer, Clock, Keys, Peers, Proof, Reports, Storage, Wait, Wake,
-};
-use fleetcert_core::record::{Identity, KeySource, Record, Request, Slot};
-use fleetcert_core::time::{Mono, Now, Reading, Wall};
+use fleetcert_core::port::{Clock, Keys, Reports, Storage};
+use fleetcert_core::record::{KeySource, Record, Slot};
+use fleetcert_core::shell;
+use fleetcert_core::time::{Mono, Now, Wall};
 
 use crate::blocking::block_on;
-use crate::board;
+use crate::board::{self, Board};
 use crate::console::{info, warn};
 use crate::mqtt::Told;
 use crate::store::FlashStore;
 
-use super::desk::{Desk, Order, Reply};
+use super::desk::Desk;
+
+/// The ports of a device on board `B`.
+pub(super) type Ports<'d, B> = shell::Ports<
+    BoardClock<<B as Board>::Clock>,
+    SharedStore<'d, <B as Board>::Flash>,
+    SharedKeys<'d, <B as Board>::Keys>,
+    (),
+    DeskReports<'d>,
+    (),
+>;
 
 /// The board's clocks. The one that runs without power is nobody's word but its own.
 pub(super) struct BoardClock<C>(pub(super) C);
@@ -57,68 +66,12 @@ impl<K: Keys> Keys for SharedKeys<'_, K> {
     }
 }
 
-/// Provisioner and broker, by way of the driver.
-pub(super) struct RemotePeers<'d>(pub(super) &'d Desk);
-
-/// What a reply of another kind would mean: that nothing came of the order.
-const UNANSWERED: Failure = Failure::Unreachable;
-
-impl RemotePeers<'_> {
-    async fn done(&self, order: Order) -> Result<(), Failure> {
-        match self.0.ask(order).await {
-            Some(Reply::Done(outcome)) => outcome,
-            _ => Err(UNANSWERED),
-        }
-    }
-}
-
-impl Peers for RemotePeers<'_> {
-    async fn enroll(
-        &mut self,
-        request: &Request,
-        slot: Slot,
-        current: Option<(Slot, &Identity)>,
-        reading: Reading,
-    ) -> Answer<Identity> {
-        let current = current.map(|(slot, _)| slot);
-        match self.0.ask(Order::Enroll { slot, request: *request, current, reading }).await {
-            Some(Reply::Enrolled(Answer { outcome, server_time })) => {
-                let issued = || self.0.issued().ok_or(UNANSWERED);
-                Answer { outcome: outcome.and_then(|()| issued()), server_time }
-            }
-            _ => Answer::failed(UNANSWERED),
-        }
-    }
-
-    async fn prove(&mut self, slot: Slot, _: &Identity, reading: Reading) -> Answer<Proof> {
-        match self.0.ask(Order::Prove { slot, reading }).await {
-            Some(Reply::Proven(answer)) => answer,
-            _ => Answer::failed(UNANSWERED),
-        }
-    }
-
-    async fn consult(&mut self, slot: Slot, _: &Identity, reading: Reading) -> Answer<Advice> {
-        match self.0.ask(Order::Consult { slot, reading }).await {
-            Some(Reply::Consulted(answer)) => answer,
-            _ => Answer::failed(UNANSWERED),
-        }
-    }
-
-    async fn adopt(&mut self, slot: Slot, _: &Identity, _: Reading) -> Result<(), Failure> {
-        self.done(Order::Adopt { slot }).await
-    }
-
-    async fn release(&mut self) -> Result<(), Failure> {
-        self.done(Order::Release).await
-    }
-}
-
 /// The serial line at once, and the fleet when there is a session.
 pub(super) struct DeskReports<'d>(pub(super) &'d Desk);
 
 impl Reports for DeskReports<'_> {
-    fn report(&mut self, now: Now, event: &Event) {
-        let say = match event {
+    fn report(&mut self, now: Now, event: Event) {
+        let say = match &event {
             Event::CandidateDiscarded { .. }
             | Event::ClockRefused { .. }
             | Event::Expired { .. }
@@ -126,23 +79,7 @@ impl Reports for DeskReports<'_> {
             | Event::Quarantined => warn,
             _ => info,
         };
-        say(format_args!("event {}: {}", event.code(), Told(event)));
+        say(format_args!("event {}: {}", event.code(), Told(&event)));
         self.0.report(now.mono, event);
-    }
-}
-
-/// Waiting is what the driver does.
-pub(super) struct DeskWait<'d, C> {
-    pub(super) desk: &'d Desk,
-    pub(super) clock: C,
-}
-
-impl<C: board::Clock> Wait for DeskWait<'_, C> {
-    async fn wait(&mut self, deadline: Mono) -> Wake {
-        let clock = self.clock;
-        match self.desk.sleep(deadline, || Mono(clock.now_ms())).await {
-            Some(command) => Wake::Command(command),
-            None => Wake::Tick,
-        }
     }
 }

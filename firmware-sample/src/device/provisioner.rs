@@ -200,7 +200,7 @@ impl<B: Board> Applicant<'_, '_, B> {
     #[inline(never)]
     fn ask(&self, client: &mut Exchange<'_, '_, '_, B>, enrollment: Enrollment<'_>) -> Told<()> {
         let spki_sha256 = Sha256::digest(self.spki).into();
-        match self.context.desk.issue() {
+        match self.context.desk.issued() {
             Some(mut issued) => {
                 client.enroll(enrollment, self.credential(), &spki_sha256, &mut issued)
             }
