@@ -25,6 +25,7 @@ pub mod device_id;
 pub mod enroll;
 pub mod est;
 pub mod event;
+mod fields;
 pub mod http;
 pub mod lifecycle;
 pub mod policy;

@@ -9,9 +9,11 @@ mod challenge;
 
 use core::fmt;
 
+#[cfg(test)]
 use serde::{Deserialize, Serialize};
 
 use crate::device_id::DeviceId;
+use crate::fields::{Reader, Writer};
 use crate::time::Wall;
 
 pub use self::challenge::{
@@ -62,14 +64,15 @@ const TIME_LEN_MAX: usize = 10;
 pub const MESSAGE_LEN_MAX: usize = 256;
 
 /// Which certificate the provisioner saw on this connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Serialize, Deserialize))]
 pub struct WhoAmI<'a> {
     /// [`VERSION`].
     pub version: u8,
     /// The nonce of the request, returned.
     pub nonce: [u8; NONCE_LEN],
     /// Serial number of the client certificate, DER content octets, at most [`SERIAL_LEN_MAX`].
-    #[serde(borrow)]
+    #[cfg_attr(test, serde(borrow))]
     pub serial: &'a [u8],
     /// The authenticated device id.
     pub device_id: &'a str,
@@ -78,7 +81,8 @@ pub struct WhoAmI<'a> {
 }
 
 /// When a certificate should be renewed (the semantics of RFC 9773 §4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Serialize, Deserialize))]
 pub struct RenewalInfo {
     /// [`VERSION`].
     pub version: u8,
@@ -122,7 +126,15 @@ impl<'a> WhoAmI<'a> {
     /// [`WireError`] if it is of another version, no such message, has a serial number that is
     /// empty or longer than [`SERIAL_LEN_MAX`], or a device id that is none.
     pub fn parse(octets: &'a [u8]) -> Result<Self, WireError> {
-        let message: Self = parse(octets)?;
+        let mut fields = begin(octets)?;
+        let message = Self {
+            version: VERSION,
+            nonce: *fields.array(),
+            serial: fields.counted(SERIAL_LEN_MAX),
+            device_id: fields.text(DeviceId::MAX_LEN),
+            server_time: Wall(fields.varint()),
+        };
+        end(&fields)?;
         message.check()?;
         Ok(message)
     }
@@ -135,7 +147,12 @@ impl<'a> WhoAmI<'a> {
     pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], WireError> {
         check_version(self.version)?;
         self.check()?;
-        emit(self, out)
+        emit(out, |fields| {
+            fields.octets(&self.nonce);
+            fields.counted(self.serial);
+            fields.counted(self.device_id.as_bytes());
+            fields.varint(self.server_time.0);
+        })
     }
 
     fn check(&self) -> Result<(), WireError> {
@@ -156,7 +173,16 @@ impl RenewalInfo {
     ///
     /// [`WireError`] if it is of another version or no such message.
     pub fn parse(octets: &[u8]) -> Result<Self, WireError> {
-        parse(octets)
+        let mut fields = begin(octets)?;
+        let message = Self {
+            version: VERSION,
+            start: Wall(fields.varint()),
+            end: Wall(fields.varint()),
+            server_time: Wall(fields.varint()),
+            retry_after_s: fields.varint_32(),
+        };
+        end(&fields)?;
+        Ok(message)
     }
 
     /// Writes the message to the front of `out`, which [`RenewalInfo::MAX_LEN`] octets suffice for.
@@ -166,7 +192,12 @@ impl RenewalInfo {
     /// [`WireError`] if it would not be read back, or `out` is too small.
     pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], WireError> {
         check_version(self.version)?;
-        emit(self, out)
+        emit(out, |fields| {
+            for time in [self.start, self.end, self.server_time] {
+                fields.varint(time.0);
+            }
+            fields.varint(self.retry_after_s.into());
+        })
     }
 }
 
@@ -174,20 +205,24 @@ const fn check_version(found: u8) -> Result<(), WireError> {
     if found == VERSION { Ok(()) } else { Err(WireError::Version { found }) }
 }
 
-fn parse<'a, M: Deserialize<'a>>(octets: &'a [u8]) -> Result<M, WireError> {
-    check_version(octets.first().copied().ok_or(WireError::Malformed)?)?;
-    match postcard::take_from_bytes(octets) {
-        Ok((message, [])) => Ok(message),
-        _ => Err(WireError::Malformed),
-    }
+/// The fields behind the version.
+fn begin(octets: &[u8]) -> Result<Reader<'_>, WireError> {
+    let (version, fields) = octets.split_first().ok_or(WireError::Malformed)?;
+    check_version(*version)?;
+    Ok(Reader::new(fields))
 }
 
-fn emit<'o>(message: &impl Serialize, out: &'o mut [u8]) -> Result<&'o [u8], WireError> {
-    let found = out.len();
-    match postcard::to_slice(message, out) {
-        Ok(octets) => Ok(octets),
-        Err(_) => Err(WireError::Buffer { found }),
-    }
+/// A message is all that there is.
+const fn end(fields: &Reader<'_>) -> Result<(), WireError> {
+    if fields.is_whole() { Ok(()) } else { Err(WireError::Malformed) }
+}
+
+fn emit(out: &mut [u8], write: impl FnOnce(&mut Writer<'_>)) -> Result<&[u8], WireError> {
+    let too_small = WireError::Buffer { found: out.len() };
+    let mut fields = Writer::new(out);
+    fields.octet(VERSION);
+    write(&mut fields);
+    fields.finish().ok_or(too_small)
 }
 
 impl fmt::Display for WireError {
@@ -238,6 +273,10 @@ mod tests {
         assert_eq!(WhoAmI::parse(WHOAMI_OCTETS), Ok(WHOAMI));
         assert_eq!(INFO.emit(&mut out), Ok(INFO_OCTETS));
         assert_eq!(RenewalInfo::parse(INFO_OCTETS), Ok(INFO));
+        assert_eq!(postcard::to_slice(&WHOAMI, &mut out).unwrap(), WHOAMI_OCTETS);
+        assert_eq!(postcard::from_bytes(WHOAMI_OCTETS), Ok(WHOAMI));
+        assert_eq!(postcard::to_slice(&INFO, &mut out).unwrap(), INFO_OCTETS);
+        assert_eq!(postcard::from_bytes(INFO_OCTETS), Ok(INFO));
     }
 
     #[test]

@@ -198,7 +198,7 @@ fn postcard_is_spoken_to_those_who_ask() {
     let accept = format!("Accept: text/html, {};q=1\r\nHost:", wire::MEDIA_TYPE);
     let answer = world.ask(Some(&device), get(&path).replace("Host:", &accept).as_bytes());
     assert_eq!(answer.field("content-type"), Some(wire::MEDIA_TYPE));
-    let seen: wire::WhoAmI<'_> = postcard::from_bytes(&answer.body).unwrap();
+    let seen: wire::WhoAmI<'_> = wire::WhoAmI::parse(&answer.body).unwrap();
     assert_eq!((seen.device_id, seen.server_time), ("dev1", START));
     assert_eq!(seen.nonce[15], 0xff);
 }

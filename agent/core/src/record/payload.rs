@@ -2,8 +2,7 @@
 //!
 //! **What it is.** Fields in their order, in the form that postcard gives them
 //! (`docs/design/record.md`). A slot is read as a view of the octets, because a copy of a certificate
-//! is what a microcontroller's stack has no room for. By hand, because serde's code for the same
-//! octets is more than three times as large.
+//! is what a microcontroller's stack has no room for.
 //!
 //! **What it must never do.** Write other octets than serde's derive and postcard would, or read any
 //! that those would not: the tests of [`super`] compare with them.
@@ -12,14 +11,9 @@ use super::{
     CERTIFICATE_LEN_MAX, Identity, KeySource, Kind, Record, RecordError, Request, RequestId, Retry,
     Slot, SlotState, Standing, payload,
 };
+use crate::fields::{Reader, Writer};
 use crate::time::{Validity, Wall};
 use crate::wire::SERIAL_LEN_MAX;
-
-/// Seven bits of a number are in each octet of it but the last.
-const VARINT_BITS: u32 = 7;
-
-/// Says of an octet of a number that another one follows.
-const VARINT_MORE: u8 = 0x80;
 
 /// An identity in the octets of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,20 +35,6 @@ enum SlotView<'b> {
     Certified(IdentityView<'b>),
 }
 
-/// Octets of a payload that are still to be read. From the first fault on there are none, and what
-/// is read means nothing: who has read all that he wants asks [`Reader::outcome`].
-struct Reader<'b> {
-    rest: &'b [u8],
-    is_malformed: bool,
-}
-
-/// A place for a payload, and how many octets the payload has so far: more than there is room for
-/// once it did not fit.
-struct Writer<'b> {
-    space: &'b mut [u8],
-    len: usize,
-}
-
 impl<'b> IdentityView<'b> {
     /// Finds the identity in a slot of the record that `bytes` are; `None` if it holds none.
     ///
@@ -73,8 +53,7 @@ impl<'b> IdentityView<'b> {
                 SlotView::Certified(_) | SlotView::Empty | SlotView::Requesting(_) => {}
             }
         }
-        reader.outcome()?;
-        Ok(identity)
+        if reader.is_malformed() { Err(RecordError::Malformed) } else { Ok(identity) }
     }
 
     /// Copies it to where it stays.
@@ -108,11 +87,10 @@ impl Record {
         let (failures, discarded) = (reader.octet(), reader.octet());
         let not_before = if reader.is_some() { Some(Wall(reader.varint())) } else { None };
         self.retry = Retry { failures, discarded, not_before };
-        reader.outcome()?;
-        match reader.rest {
-            [] if self.is_consistent() => Ok(()),
-            [] => Err(RecordError::Inconsistent),
-            _ => Err(RecordError::Malformed),
+        match reader.is_whole() {
+            true if self.is_consistent() => Ok(()),
+            true => Err(RecordError::Inconsistent),
+            false => Err(RecordError::Malformed),
         }
     }
 
@@ -120,7 +98,7 @@ impl Record {
     /// fit.
     pub(super) fn write_payload(&self, space: &mut [u8]) -> Option<usize> {
         let Self { generation, floor, standing, active, slots, retry } = self;
-        let mut writer = Writer { space, len: 0 };
+        let mut writer = Writer::new(space);
         writer.varint(*generation);
         writer.varint(floor.0);
         writer.octet(*standing as u8);
@@ -135,77 +113,11 @@ impl Record {
         if let Some(not_before) = retry.not_before {
             writer.varint(not_before.0);
         }
-        (writer.len <= writer.space.len()).then_some(writer.len)
+        writer.finish().map(<[u8]>::len)
     }
 }
 
 impl<'b> Reader<'b> {
-    const fn new(payload: &'b [u8]) -> Self {
-        Self { rest: payload, is_malformed: false }
-    }
-
-    const fn outcome(&self) -> Result<(), RecordError> {
-        if self.is_malformed { Err(RecordError::Malformed) } else { Ok(()) }
-    }
-
-    /// This is no payload: `instead` is read from here on.
-    fn fail<T>(&mut self, instead: T) -> T {
-        *self = Self { rest: &[], is_malformed: true };
-        instead
-    }
-
-    #[inline(never)]
-    fn octets(&mut self, len: usize) -> &'b [u8] {
-        match self.rest.split_at_checked(len) {
-            Some((octets, rest)) => {
-                self.rest = rest;
-                octets
-            }
-            None => self.fail(&[]),
-        }
-    }
-
-    fn array<const N: usize>(&mut self) -> &'b [u8; N] {
-        self.octets(N).first_chunk().unwrap_or(&[0; N])
-    }
-
-    fn octet(&mut self) -> u8 {
-        let [octet] = self.array();
-        *octet
-    }
-
-    /// A number; 64 bits have ten octets, of which the last holds one bit.
-    #[inline(never)]
-    fn varint(&mut self) -> u64 {
-        let mut number = 0;
-        for shift in (0..u64::BITS).step_by(VARINT_BITS as usize) {
-            let octet = self.octet();
-            number |= u64::from(octet & !VARINT_MORE) << shift;
-            if octet & VARINT_MORE == 0 {
-                let is_whole = shift + VARINT_BITS <= u64::BITS || octet <= 1;
-                return if is_whole { number } else { self.fail(0) };
-            }
-        }
-        self.fail(0)
-    }
-
-    /// Octets behind their length.
-    fn counted(&mut self, max: usize) -> &'b [u8] {
-        match usize::try_from(self.varint()) {
-            Ok(len) if len <= max => self.octets(len),
-            _ => self.fail(&[]),
-        }
-    }
-
-    /// Whether an option has a value, which follows.
-    fn is_some(&mut self) -> bool {
-        match self.octet() {
-            0 => false,
-            1 => true,
-            _ => self.fail(false),
-        }
-    }
-
     fn standing(&mut self) -> Standing {
         match self.octet() {
             0 => Standing::Member,
@@ -259,33 +171,6 @@ impl<'b> Reader<'b> {
 }
 
 impl Writer<'_> {
-    #[inline(never)]
-    fn octets(&mut self, octets: &[u8]) {
-        let end = self.len.saturating_add(octets.len());
-        if let Some(place) = self.space.get_mut(self.len..end) {
-            place.copy_from_slice(octets);
-        }
-        self.len = end;
-    }
-
-    fn octet(&mut self, octet: u8) {
-        self.octets(&[octet]);
-    }
-
-    #[inline(never)]
-    fn varint(&mut self, mut number: u64) {
-        while number >= u64::from(VARINT_MORE) {
-            self.octet(number.to_le_bytes()[0] | VARINT_MORE);
-            number >>= VARINT_BITS;
-        }
-        self.octet(number.to_le_bytes()[0]);
-    }
-
-    fn counted(&mut self, octets: &[u8]) {
-        self.varint(octets.len() as u64);
-        self.octets(octets);
-    }
-
     #[inline(never)]
     fn slot(&mut self, slot: &SlotState) {
         match slot {

@@ -5,9 +5,10 @@
 //! a device sends only says where to look. A [`Challenge`] can be solved by that endorsement key
 //! together with that attestation key alone, once, by that device, for a short time.
 
+#[cfg(test)]
 use serde::{Deserialize, Serialize};
 
-use super::{TIME_LEN_MAX, WireError, check_version, emit, parse};
+use super::{TIME_LEN_MAX, VERSION, WireError, begin, check_version, emit, end};
 use crate::device_id::DeviceId;
 use crate::time::Wall;
 
@@ -40,12 +41,13 @@ pub const ENCRYPTED_SECRET_LEN_MAX: usize = 512;
 const LENGTH_LEN_MAX: usize = 2;
 
 /// Which TPM asks for a challenge, and for which device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Serialize, Deserialize))]
 pub struct ChallengeRequest<'a> {
-    /// [`VERSION`](super::VERSION).
+    /// [`VERSION`].
     pub version: u8,
     /// The device that will enroll.
-    #[serde(borrow)]
+    #[cfg_attr(test, serde(borrow))]
     pub device_id: &'a str,
     /// The endorsement key's public area, `TPMT_PUBLIC` without a length before it.
     pub ek_public: &'a [u8],
@@ -57,16 +59,17 @@ pub struct ChallengeRequest<'a> {
 }
 
 /// What the TPM has to solve: `TPM2_ActivateCredential` gives the secret that keys the evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Serialize, Deserialize))]
 pub struct Challenge<'a> {
-    /// [`VERSION`](super::VERSION).
+    /// [`VERSION`].
     pub version: u8,
     /// The challenge's name; goes into [`CHALLENGE_HEADER`] and into the evidence.
     pub id: [u8; CHALLENGE_ID_LEN],
     /// Goes into the evidence.
     pub nonce: [u8; CHALLENGE_NONCE_LEN],
     /// The content of a `TPM2B_ID_OBJECT`.
-    #[serde(borrow)]
+    #[cfg_attr(test, serde(borrow))]
     pub credential: &'a [u8],
     /// The content of a `TPM2B_ENCRYPTED_SECRET`.
     pub encrypted_secret: &'a [u8],
@@ -90,7 +93,15 @@ impl<'a> ChallengeRequest<'a> {
     /// [`WireError`] if it is of another version, no such message, a part of it is empty that may
     /// not be or longer than it may be, or the device id is none.
     pub fn parse(octets: &'a [u8]) -> Result<Self, WireError> {
-        let message: Self = parse(octets)?;
+        let mut fields = begin(octets)?;
+        let message = Self {
+            version: VERSION,
+            device_id: fields.text(DeviceId::MAX_LEN),
+            ek_public: fields.counted(PUBLIC_AREA_LEN_MAX),
+            ek_certificates: fields.counted(EK_CERTIFICATES_LEN_MAX),
+            ak_public: fields.counted(PUBLIC_AREA_LEN_MAX),
+        };
+        end(&fields)?;
         message.check()?;
         Ok(message)
     }
@@ -104,7 +115,12 @@ impl<'a> ChallengeRequest<'a> {
     pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], WireError> {
         check_version(self.version)?;
         self.check()?;
-        emit(self, out)
+        emit(out, |fields| {
+            fields.counted(self.device_id.as_bytes());
+            for part in [self.ek_public, self.ek_certificates, self.ak_public] {
+                fields.counted(part);
+            }
+        })
     }
 
     /// Octets that this message takes: what to make room for before it is written.
@@ -143,7 +159,17 @@ impl<'a> Challenge<'a> {
     /// [`WireError`] if it is of another version, no such message, or a part of it is empty or
     /// longer than it may be.
     pub fn parse(octets: &'a [u8]) -> Result<Self, WireError> {
-        let message: Self = parse(octets)?;
+        let mut fields = begin(octets)?;
+        let message = Self {
+            version: VERSION,
+            id: *fields.array(),
+            nonce: *fields.array(),
+            credential: fields.counted(CREDENTIAL_LEN_MAX),
+            encrypted_secret: fields.counted(ENCRYPTED_SECRET_LEN_MAX),
+            valid_s: fields.varint_32(),
+            server_time: Wall(fields.varint()),
+        };
+        end(&fields)?;
         message.check()?;
         Ok(message)
     }
@@ -156,7 +182,14 @@ impl<'a> Challenge<'a> {
     pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], WireError> {
         check_version(self.version)?;
         self.check()?;
-        emit(self, out)
+        emit(out, |fields| {
+            fields.octets(&self.id);
+            fields.octets(&self.nonce);
+            fields.counted(self.credential);
+            fields.counted(self.encrypted_secret);
+            fields.varint(self.valid_s.into());
+            fields.varint(self.server_time.0);
+        })
     }
 
     fn check(&self) -> Result<(), WireError> {
@@ -212,6 +245,10 @@ mod tests {
         assert_eq!(ChallengeRequest::parse(REQUEST_OCTETS), Ok(REQUEST));
         assert_eq!(CHALLENGE.emit(&mut out), Ok(CHALLENGE_OCTETS));
         assert_eq!(Challenge::parse(CHALLENGE_OCTETS), Ok(CHALLENGE));
+        assert_eq!(postcard::to_slice(&REQUEST, &mut out).unwrap(), REQUEST_OCTETS);
+        assert_eq!(postcard::from_bytes(REQUEST_OCTETS), Ok(REQUEST));
+        assert_eq!(postcard::to_slice(&CHALLENGE, &mut out).unwrap(), CHALLENGE_OCTETS);
+        assert_eq!(postcard::from_bytes(CHALLENGE_OCTETS), Ok(CHALLENGE));
     }
 
     // Goal: a device without an EK certificate can ask; without a key or a name it cannot.
