@@ -12,7 +12,6 @@
 mod payload;
 
 use heapless::Vec;
-#[cfg(test)]
 use serde::Serialize;
 
 use crate::checksum::CHECKSUM;
@@ -36,8 +35,7 @@ const HEADER_LEN: usize = MAGIC.len() + 1 + 2;
 const CHECKSUM_LEN: usize = 4;
 
 /// One of the two places where a key with its certificate can be.
-#[cfg_attr(test, derive(Serialize))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Slot {
     /// The first.
     A,
@@ -89,8 +87,7 @@ pub type CertificateBytes = Vec<u8, CERTIFICATE_LEN_MAX>;
 pub struct RequestId(pub [u8; REQUEST_ID_LEN]);
 
 /// How a request for a certificate is authenticated.
-#[cfg_attr(test, derive(Serialize))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Kind {
     /// As on first contact: token, factory certificate, attestation, or an operator's approval.
     First,
@@ -162,8 +159,7 @@ pub enum SlotState {
 }
 
 /// The device's standing in the fleet.
-#[cfg_attr(test, derive(Serialize))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Standing {
     /// A member, or about to become one.
     Member,
