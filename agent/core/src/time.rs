@@ -21,15 +21,18 @@ use self::civil::Civil;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(pub u64);
 
+// Its arithmetic is not inlined: 64 bits take a 32-bit processor several instructions, in many places.
 impl Mono {
     /// The point `ms` milliseconds later, or the end of time.
     #[must_use]
+    #[inline(never)]
     pub const fn plus_ms(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
     }
 
     /// Milliseconds from `earlier` to here; zero if `earlier` is in fact later.
     #[must_use]
+    #[inline(never)]
     pub const fn ms_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -41,21 +44,25 @@ impl Mono {
 )]
 pub struct Wall(pub u64);
 
+// Not inlined either.
 impl Wall {
     /// The point `s` seconds later, or the end of time.
     #[must_use]
+    #[inline(never)]
     pub const fn plus_s(self, s: u64) -> Self {
         Self(self.0.saturating_add(s))
     }
 
     /// The point `s` seconds earlier, or 1970.
     #[must_use]
+    #[inline(never)]
     pub const fn minus_s(self, s: u64) -> Self {
         Self(self.0.saturating_sub(s))
     }
 
     /// Seconds from `earlier` to here; zero if `earlier` is in fact later.
     #[must_use]
+    #[inline(never)]
     pub const fn s_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
