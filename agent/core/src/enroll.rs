@@ -17,8 +17,6 @@ mod leaf;
 
 use core::fmt;
 
-use heapless::String;
-
 use crate::device_id::DeviceId;
 use crate::est::base64::{self, Style};
 use crate::http::{Method, RequestError, RequestWriter};
@@ -44,9 +42,6 @@ const RENEWAL_ID_LEN_MAX: usize = 128;
 
 /// Where EST lives on a server (RFC 7030 §3.2.2).
 const EST_PATH: &str = "/.well-known/est";
-
-/// Octets of a path that is built here, at most.
-const PATH_LEN_MAX: usize = 192;
 
 /// What RFC 7030 §3.2.2 forbids as a label, since a path segment means it already.
 const OPERATIONS: [&str; 6] =
@@ -108,8 +103,9 @@ impl<'a> Label<'a> {
     /// [`NameError`] says why it is none.
     pub fn parse(text: &'a str) -> Result<Self, NameError> {
         check_length(text, LABEL_LEN_MAX)?;
-        let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"._~-".contains(&octet);
-        if text.starts_with(['.', '-']) || !text.bytes().all(is_plain) {
+        let is_mark = |octet: u8| matches!(octet, b'.' | b'_' | b'~' | b'-');
+        let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || is_mark(octet);
+        if matches!(text.as_bytes(), [b'.' | b'-', ..]) || !text.bytes().all(is_plain) {
             return Err(NameError::Character);
         }
         if OPERATIONS.contains(&text) { Err(NameError::Reserved) } else { Ok(Self(text)) }
@@ -167,7 +163,7 @@ pub fn cacerts<'b>(
     provisioner: Provisioner<'_>,
     buffer: &'b mut [u8],
 ) -> Result<&'b [u8], RequestError> {
-    begin_est(Method::Get, provisioner, "cacerts", buffer)?.finish()
+    begin_est(Method::Get, provisioner, "cacerts", buffer).finish()
 }
 
 /// Asks for a first certificate (RFC 7030 §4.2.1), authenticated by a token (§3.2.3), which is
@@ -183,11 +179,10 @@ pub fn simpleenroll<'b>(
     token: Option<(&DeviceId, Token<'_>)>,
     buffer: &'b mut [u8],
 ) -> Result<&'b [u8], RequestError> {
-    let request = begin_est(Method::Post, provisioner, "simpleenroll", buffer)?;
-    let request = match token {
-        Some((device_id, token)) => request.basic(device_id.as_str(), token.0)?,
-        None => request,
-    };
+    let mut request = begin_est(Method::Post, provisioner, "simpleenroll", buffer);
+    if let Some((device_id, token)) = token {
+        request.basic(device_id.as_str(), token.0);
+    }
     finish_enrollment(request, enrollment)
 }
 
@@ -202,7 +197,7 @@ pub fn simplereenroll<'b>(
     enrollment: Enrollment<'_>,
     buffer: &'b mut [u8],
 ) -> Result<&'b [u8], RequestError> {
-    let request = begin_est(Method::Post, provisioner, "simplereenroll", buffer)?;
+    let request = begin_est(Method::Post, provisioner, "simplereenroll", buffer);
     finish_enrollment(request, enrollment)
 }
 
@@ -217,10 +212,7 @@ pub fn whoami<'b>(
     nonce: &[u8; NONCE_LEN],
     buffer: &'b mut [u8],
 ) -> Result<&'b [u8], RequestError> {
-    let path = join(&[WHOAMI_PATH, "?nonce=", &hex(nonce)])?;
-    RequestWriter::new(Method::Get, provisioner.host, &path, buffer)?
-        .header("Accept", wire::MEDIA_TYPE)?
-        .finish()
+    question(provisioner, &[WHOAMI_PATH, "?nonce=", Hex::of(nonce).as_str()], buffer)
 }
 
 /// Asks when to renew the certificate with this identifier (the semantics of RFC 9773 §4.1, see
@@ -240,10 +232,7 @@ pub fn renewal_info<'b>(
     if !is_length || !renewal_id.bytes().all(is_plain) {
         return Err(RequestError::Path);
     }
-    let path = join(&[RENEWAL_INFO_PATH, renewal_id])?;
-    RequestWriter::new(Method::Get, provisioner.host, &path, buffer)?
-        .header("Accept", wire::MEDIA_TYPE)?
-        .finish()
+    question(provisioner, &[RENEWAL_INFO_PATH, renewal_id], buffer)
 }
 
 /// Asks what a TPM has to solve before evidence about its keys is worth anything;
@@ -257,10 +246,21 @@ pub fn challenge<'b>(
     message: &ChallengeRequest<'_>,
     buffer: &'b mut [u8],
 ) -> Result<&'b [u8], RequestError> {
-    RequestWriter::new(Method::Post, provisioner.host, CHALLENGE_PATH, buffer)?
-        .header("Accept", wire::MEDIA_TYPE)?
-        .header("Content-Type", wire::MEDIA_TYPE)?
-        .finish_with(message.encoded_len(), |out| message.emit(out).ok().map(<[u8]>::len))
+    let mut request = RequestWriter::new(Method::Post, provisioner.host, &[CHALLENGE_PATH], buffer);
+    request.header("Accept", wire::MEDIA_TYPE);
+    request.header("Content-Type", wire::MEDIA_TYPE);
+    request.finish_with(message.encoded_len(), |out| message.emit(out).ok().map(<[u8]>::len))
+}
+
+/// A question of ours without a body.
+fn question<'b>(
+    provisioner: Provisioner<'_>,
+    path: &[&str],
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], RequestError> {
+    let mut request = RequestWriter::new(Method::Get, provisioner.host, path, buffer);
+    request.header("Accept", wire::MEDIA_TYPE);
+    request.finish()
 }
 
 fn begin_est<'b>(
@@ -268,48 +268,42 @@ fn begin_est<'b>(
     provisioner: Provisioner<'_>,
     operation: &str,
     buffer: &'b mut [u8],
-) -> Result<RequestWriter<'b>, RequestError> {
-    let path = match provisioner.label {
-        Some(label) => join(&[EST_PATH, "/", label.0, "/", operation])?,
-        None => join(&[EST_PATH, "/", operation])?,
-    };
+) -> RequestWriter<'b> {
+    let [stroke, label] = provisioner.label.map_or([""; 2], |label| ["/", label.0]);
+    let path = [EST_PATH, stroke, label, "/", operation];
     RequestWriter::new(method, provisioner.host, &path, buffer)
 }
 
 /// RFC 8951 §3.1 has the receiver ignore `Content-Transfer-Encoding`; older ones want it, and the
 /// body in lines of 64 with the last one ended.
 fn finish_enrollment<'b>(
-    request: RequestWriter<'b>,
+    mut request: RequestWriter<'b>,
     enrollment: Enrollment<'_>,
 ) -> Result<&'b [u8], RequestError> {
     let Enrollment { id, csr, challenge } = enrollment;
-    let mut request = request
-        .header("Content-Type", "application/pkcs10")?
-        .header("Content-Transfer-Encoding", "base64")?
-        .header(REQUEST_ID_HEADER, &hex(&id))?;
+    request.header("Content-Type", "application/pkcs10");
+    request.header("Content-Transfer-Encoding", "base64");
+    request.header(REQUEST_ID_HEADER, Hex::of(&id).as_str());
     if let Some(challenge) = challenge {
-        request = request.header(CHALLENGE_HEADER, &hex(&challenge))?;
+        request.header(CHALLENGE_HEADER, Hex::of(&challenge).as_str());
     }
     request.finish_with(Style::Wrapped.encoded_len(csr.len()), |out| {
         base64::encode(csr, Style::Wrapped, out).ok().map(<[u8]>::len)
     })
 }
 
-fn join(parts: &[&str]) -> Result<String<PATH_LEN_MAX>, RequestError> {
-    let mut path = String::new();
-    for part in parts {
-        path.push_str(part).map_err(|_| RequestError::Path)?;
-    }
-    Ok(path)
-}
-
 /// 16 octets as 32 lower-case hexadecimal digits.
-fn hex(octets: &[u8; 16]) -> String<32> {
-    octets
-        .iter()
-        .flat_map(|octet| [octet >> 4, octet & 0x0f])
-        .filter_map(|nibble| char::from_digit(u32::from(nibble), 16))
-        .collect()
+struct Hex([[u8; 2]; 16]);
+
+impl Hex {
+    fn of(octets: &[u8; 16]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        Self(octets.map(|octet| [octet >> 4, octet & 0x0f].map(|nibble| DIGITS[nibble as usize])))
+    }
+
+    fn as_str(&self) -> &str {
+        core::str::from_utf8(self.0.as_flattened()).unwrap_or_default()
+    }
 }
 
 impl fmt::Display for NameError {

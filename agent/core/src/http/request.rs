@@ -36,12 +36,15 @@ pub enum RequestError {
 
 /// One request in a caller's buffer, from its first line to its last octet.
 ///
-/// It takes nothing that could end a line: who gives a header cannot give two.
+/// It takes nothing that could end a line: who gives a header cannot give two. What is wrong is
+/// remembered, and said at the end.
 #[derive(Debug)]
 pub struct RequestWriter<'b> {
     buffer: &'b mut [u8],
+    /// Octets written: more than there is room for once it did not fit.
     len: usize,
     method: Method,
+    fault: Option<RequestError>,
 }
 
 impl Method {
@@ -54,84 +57,59 @@ impl Method {
 }
 
 impl<'b> RequestWriter<'b> {
-    /// Begins a request for `path` (which may have a query) on `host` (a name or address, and a
-    /// port if it is not 443).
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError`] if host or path could be mistaken, or the buffer is too small.
-    pub fn new(
-        method: Method,
-        host: &str,
-        path: &str,
-        buffer: &'b mut [u8],
-    ) -> Result<Self, RequestError> {
+    /// Begins a request for `path` (which is given in parts, and may have a query) on `host` (a name
+    /// or address, and a port if it is not 443).
+    pub fn new(method: Method, host: &str, path: &[&str], buffer: &'b mut [u8]) -> Self {
+        let mut writer = Self { buffer, len: 0, method, fault: None };
         let is_printable = |octet: u8| octet.is_ascii_graphic() && octet != b'#';
-        if !path.starts_with('/') || !path.bytes().all(is_printable) {
-            return Err(RequestError::Path);
+        let begins = path.first().is_some_and(|part| part.starts_with('/'));
+        if !begins || !path.iter().all(|part| part.bytes().all(is_printable)) {
+            writer.fail(RequestError::Path);
         }
         let is_authority = |octet: u8| octet.is_ascii_alphanumeric() || b".-_:[]".contains(&octet);
         if host.is_empty() || !host.bytes().all(is_authority) {
-            return Err(RequestError::Host);
+            writer.fail(RequestError::Host);
         }
-        let mut writer = Self { buffer, len: 0, method };
-        for part in [method.name(), path, " HTTP/1.1\r\nHost: ", host, "\r\n"] {
-            writer.put(part.as_bytes())?;
-        }
-        Ok(writer)
+        writer.put(&[method.name()]);
+        writer.put(path);
+        writer.put(&[" HTTP/1.1\r\nHost: ", host, "\r\n"]);
+        writer
     }
 
     /// Adds a header.
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError`] if name or value are not those of one header, or the buffer is too small.
-    pub fn header(mut self, name: &str, value: &str) -> Result<Self, RequestError> {
+    pub fn header(&mut self, name: &str, value: &str) {
         if name.is_empty() || !name.bytes().all(is_token) {
-            return Err(RequestError::HeaderName);
+            self.fail(RequestError::HeaderName);
         }
         let is_text = |octet: u8| octet.is_ascii_graphic() || matches!(octet, b' ' | b'\t');
         if value.trim_ascii() != value || !value.bytes().all(is_text) {
-            return Err(RequestError::HeaderValue);
+            self.fail(RequestError::HeaderValue);
         }
-        for part in [name, ": ", value, "\r\n"] {
-            self.put(part.as_bytes())?;
-        }
-        Ok(self)
+        self.put(&[name, ": ", value, "\r\n"]);
     }
 
     /// Adds `Authorization: Basic`, encoded where it stands: no copy of the password is made.
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError`] if user or password are not what HTTP Basic can carry, or the buffer is
-    /// too small.
-    pub fn basic(mut self, user: &str, password: &str) -> Result<Self, RequestError> {
+    pub fn basic(&mut self, user: &str, password: &str) {
         let is_control = |octet: u8| octet.is_ascii_control();
-        let is_bad_user = user.contains(':') || user.bytes().any(is_control);
-        if is_bad_user || password.bytes().any(is_control) {
-            return Err(RequestError::Secret);
+        if user.contains(':') || [user, password].iter().any(|text| text.bytes().any(is_control)) {
+            self.fail(RequestError::Secret);
         }
-        self.put(b"Authorization: Basic ")?;
+        self.put(&["Authorization: Basic "]);
         let start = self.len;
-        for part in [user, ":", password] {
-            self.put(part.as_bytes())?;
+        self.put(&[user, ":", password]);
+        let len = self.len - start;
+        self.len = start + len.div_ceil(3) * 4;
+        if let Some(place) = self.buffer.get_mut(start..self.len) {
+            base64::encode_in_place(place, len);
         }
-        let len = core::mem::replace(&mut self.len, start) - start;
-        let digits = len.div_ceil(3) * 4;
-        self.fill(digits, |out| {
-            base64::encode_in_place(out, len);
-            Some(digits)
-        })?;
-        self.put(b"\r\n")?;
-        Ok(self)
+        self.put(&["\r\n"]);
     }
 
     /// Ends a request without a body.
     ///
     /// # Errors
     ///
-    /// [`RequestError::Buffer`] if the buffer is too small.
+    /// [`RequestError`]: what was wrong first with what was given, or that the buffer is too small.
     pub fn finish(self) -> Result<&'b [u8], RequestError> {
         self.finish_with(0, |_| Some(0))
     }
@@ -141,52 +119,58 @@ impl<'b> RequestWriter<'b> {
     ///
     /// # Errors
     ///
-    /// [`RequestError::Buffer`] if the buffer is too small, or `fill` wrote another length.
+    /// As [`finish`](Self::finish); [`RequestError::Buffer`] too if `fill` wrote another length.
     pub fn finish_with(
         mut self,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> Result<&'b [u8], RequestError> {
+        let start = self.end_head(len);
+        let too_small = RequestError::Buffer { found: self.buffer.len() };
+        let body = self.buffer.get_mut(start..self.len).ok_or(too_small);
+        let written = body.map(|body| fill(body) == Some(len));
+        match (self.fault, written) {
+            (Some(fault), _) | (None, Err(fault)) => Err(fault),
+            (None, Ok(true)) => self.buffer.get(..self.len).ok_or(too_small),
+            (None, Ok(false)) => Err(too_small),
+        }
+    }
+
+    /// Makes room for a body, and says where it begins.
+    fn end_head(&mut self, len: usize) -> usize {
         if self.method == Method::Post {
-            self.put(b"Content-Length: ")?;
-            self.put_decimal(len)?;
-            self.put(b"\r\n")?;
+            self.put(&["Content-Length: "]);
+            self.put_decimal(len);
+            self.put(&["\r\n"]);
         }
-        self.put(b"\r\n")?;
-        self.fill(len, fill)?;
-        let too_small = RequestError::Buffer { found: self.buffer.len() };
-        self.buffer.get(..self.len).ok_or(too_small)
+        self.put(&["\r\n"]);
+        let start = self.len;
+        self.len = start.saturating_add(len);
+        start
     }
 
-    fn put(&mut self, octets: &[u8]) -> Result<(), RequestError> {
-        let too_small = RequestError::Buffer { found: self.buffer.len() };
-        let free = self.buffer.get_mut(self.len..).ok_or(too_small)?;
-        free.get_mut(..octets.len()).ok_or(too_small)?.copy_from_slice(octets);
-        self.len += octets.len();
-        Ok(())
+    fn fail(&mut self, fault: RequestError) {
+        self.fault = self.fault.or(Some(fault));
     }
 
-    fn put_decimal(&mut self, number: usize) -> Result<(), RequestError> {
+    #[inline(never)]
+    fn put(&mut self, parts: &[&str]) {
+        for part in parts {
+            let end = self.len.saturating_add(part.len());
+            if let Some(place) = self.buffer.get_mut(self.len..end) {
+                place.copy_from_slice(part.as_bytes());
+            }
+            self.len = end;
+        }
+    }
+
+    fn put_decimal(&mut self, number: usize) {
         if number >= 10 {
-            self.put_decimal(number / 10)?;
+            self.put_decimal(number / 10);
         }
-        let digit = u8::try_from(number % 10).unwrap_or_default();
-        self.put(&[b'0' + digit])
-    }
-
-    fn fill(
-        &mut self,
-        len: usize,
-        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
-    ) -> Result<(), RequestError> {
-        let too_small = RequestError::Buffer { found: self.buffer.len() };
-        let end = self.len.checked_add(len).ok_or(too_small)?;
-        let out = self.buffer.get_mut(self.len..end).ok_or(too_small)?;
-        if fill(out) != Some(len) {
-            return Err(too_small);
-        }
-        self.len = end;
-        Ok(())
+        const DIGITS: &str = "0123456789";
+        let digit = number % 10;
+        self.put(&[DIGITS.get(digit..=digit).unwrap_or_default()]);
     }
 }
 
@@ -218,23 +202,40 @@ mod tests {
         QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\nContent-Length: 12\r\n\r\nhello, world";
 
     fn begin(buffer: &mut [u8]) -> RequestWriter<'_> {
-        RequestWriter::new(Method::Get, "a", "/", buffer).unwrap()
+        RequestWriter::new(Method::Get, "a", &["/"], buffer)
+    }
+
+    fn header<'b>(buffer: &'b mut [u8], name: &str, value: &str) -> Result<&'b [u8], RequestError> {
+        let mut request = begin(buffer);
+        request.header(name, value);
+        request.finish()
+    }
+
+    fn basic<'b>(
+        buffer: &'b mut [u8],
+        user: &str,
+        password: &str,
+    ) -> Result<&'b [u8], RequestError> {
+        let mut request = begin(buffer);
+        request.basic(user, password);
+        request.finish()
     }
 
     fn post(buffer: &mut [u8]) -> Result<&[u8], RequestError> {
-        RequestWriter::new(Method::Post, "a", "/", buffer)?
-            .basic("Aladdin", "open sesame")?
-            .finish_with(12, |out| {
-                out.copy_from_slice(b"hello, world");
-                Some(12)
-            })
+        let mut request = RequestWriter::new(Method::Post, "a", &["/"], buffer);
+        request.basic("Aladdin", "open sesame");
+        request.finish_with(12, |out| {
+            out.copy_from_slice(b"hello, world");
+            Some(12)
+        })
     }
 
     #[test]
     fn a_get_is_written_octet_by_octet_without_a_length() {
         let mut buffer = [0; 256];
-        let request = RequestWriter::new(Method::Get, "[::1]:8443", "/a?b=c", &mut buffer);
-        let request = request.unwrap().header("X-1", "a b\tc").unwrap();
+        let path = ["/a", "?b=", "c"];
+        let mut request = RequestWriter::new(Method::Get, "[::1]:8443", &path, &mut buffer);
+        request.header("X-1", "a b\tc");
         assert_eq!(
             request.finish().unwrap().escape_ascii().to_string(),
             GET.escape_ascii().to_string()
@@ -250,7 +251,7 @@ mod tests {
     #[test]
     fn an_empty_post_says_that_it_is_empty() {
         let mut buffer = [0; 256];
-        let request = RequestWriter::new(Method::Post, "a", "/", &mut buffer).unwrap();
+        let request = RequestWriter::new(Method::Post, "a", &["/"], &mut buffer);
         let expected = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(request.finish().unwrap(), expected);
     }
@@ -259,7 +260,7 @@ mod tests {
     fn every_length_is_written_in_decimal() {
         for len in [1, 9, 10, 11, 99, 100, 909, 1000] {
             let mut buffer = [0; 2000];
-            let request = RequestWriter::new(Method::Post, "a", "/", &mut buffer).unwrap();
+            let request = RequestWriter::new(Method::Post, "a", &["/"], &mut buffer);
             let request = request.finish_with(len, |_| Some(len)).unwrap();
             let line = format!("\r\nContent-Length: {len}\r\n\r\n");
             assert!(request[..request.len() - len].ends_with(line.as_bytes()));
@@ -292,21 +293,19 @@ mod tests {
         for bad in ["\r", "\n", "\0", "\x7f", "é"] {
             let text = ["/a", bad, "b"].concat();
             let mut buffer = [0; 256];
-            let path = RequestWriter::new(Method::Get, "a", &text, &mut buffer).unwrap_err();
-            assert_eq!(path, RequestError::Path);
-            let host = RequestWriter::new(Method::Get, &text[1..], "/", &mut buffer).unwrap_err();
-            assert_eq!(host, RequestError::Host);
-            let value = begin(&mut buffer).header("A", &text).unwrap_err();
-            assert_eq!(value, RequestError::HeaderValue);
-            let name = begin(&mut buffer).header(&text[1..], "a").unwrap_err();
-            assert_eq!(name, RequestError::HeaderName);
+            let path = RequestWriter::new(Method::Get, "a", &[&text], &mut buffer);
+            assert_eq!(path.finish(), Err(RequestError::Path));
+            let path = RequestWriter::new(Method::Get, "a", &["/", &text], &mut buffer);
+            assert_eq!(path.finish(), Err(RequestError::Path));
+            let host = RequestWriter::new(Method::Get, &text[1..], &["/"], &mut buffer);
+            assert_eq!(host.finish(), Err(RequestError::Host));
+            assert_eq!(header(&mut buffer, "A", &text), Err(RequestError::HeaderValue));
+            assert_eq!(header(&mut buffer, &text[1..], "a"), Err(RequestError::HeaderName));
         }
         for bad in ["\r", "\n", "\0", "\x7f"] {
             let mut buffer = [0; 256];
-            let user = begin(&mut buffer).basic(bad, "a").unwrap_err();
-            assert_eq!(user, RequestError::Secret);
-            let password = begin(&mut buffer).basic("a", bad).unwrap_err();
-            assert_eq!(password, RequestError::Secret);
+            assert_eq!(basic(&mut buffer, bad, "a"), Err(RequestError::Secret));
+            assert_eq!(basic(&mut buffer, "a", bad), Err(RequestError::Secret));
         }
     }
 
@@ -314,29 +313,41 @@ mod tests {
     fn what_is_not_of_the_form_is_refused() {
         let mut buffer = [0; 256];
         for path in ["", "a", "/a b", "/a#b", "http://a/"] {
-            let error = RequestWriter::new(Method::Get, "a", path, &mut buffer).unwrap_err();
-            assert_eq!(error, RequestError::Path);
+            let request = RequestWriter::new(Method::Get, "a", &[path], &mut buffer);
+            assert_eq!(request.finish(), Err(RequestError::Path));
         }
+        let request = RequestWriter::new(Method::Get, "a", &[], &mut buffer);
+        assert_eq!(request.finish(), Err(RequestError::Path));
         for host in ["", "a/b", "a b", "u@a"] {
-            let error = RequestWriter::new(Method::Get, host, "/", &mut buffer).unwrap_err();
-            assert_eq!(error, RequestError::Host);
+            let request = RequestWriter::new(Method::Get, host, &["/"], &mut buffer);
+            assert_eq!(request.finish(), Err(RequestError::Host));
         }
         for name in ["", "a:", "a b", "(a)"] {
-            let error = begin(&mut buffer).header(name, "a").unwrap_err();
-            assert_eq!(error, RequestError::HeaderName);
+            assert_eq!(header(&mut buffer, name, "a"), Err(RequestError::HeaderName));
         }
         for value in [" a", "a ", "\ta"] {
-            let error = begin(&mut buffer).header("a", value).unwrap_err();
-            assert_eq!(error, RequestError::HeaderValue);
+            assert_eq!(header(&mut buffer, "a", value), Err(RequestError::HeaderValue));
         }
-        assert!(begin(&mut buffer).header("!#$%&'*+-.^_`|~09azAZ", "").is_ok());
+        assert!(header(&mut buffer, "!#$%&'*+-.^_`|~09azAZ", "").is_ok());
+    }
+
+    /// Goal: what was wrong first is said, whatever comes behind it.
+    #[test]
+    fn the_first_fault_is_said() {
+        let mut buffer = [0; 256];
+        let mut request = begin(&mut buffer);
+        request.header("a", "b");
+        request.header("", "b");
+        request.basic("a:b", "c");
+        request.header("a", " b");
+        assert_eq!(request.finish(), Err(RequestError::HeaderName));
     }
 
     #[test]
     fn a_colon_may_be_in_a_password_and_not_in_a_user() {
         let mut buffer = [0; 256];
-        assert_eq!(begin(&mut buffer).basic("a:b", "c").unwrap_err(), RequestError::Secret);
-        let request = begin(&mut buffer).basic("a", "b:c").unwrap().finish().unwrap();
+        assert_eq!(basic(&mut buffer, "a:b", "c"), Err(RequestError::Secret));
+        let request = basic(&mut buffer, "a", "b:c").unwrap();
         assert!(request.ends_with(b"Authorization: Basic YTpiOmM=\r\n\r\n"));
     }
 
