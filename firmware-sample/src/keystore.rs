@@ -1,7 +1,7 @@
 //! The key store: two slots, private keys that never leave it.
 //!
-//! **What it is.** [`KeyStore`] is the port through which the machine makes and erases keys
-//! ([`Keys`]), and where TLS and enrollment have things signed. Keys are made by this firmware and
+//! **What it is.** [`KeyStore`] is where the machine makes and erases keys,
+//! and where TLS and enrollment have things signed. Keys are made by this firmware and
 //! lie on flash ([`software`]), or in a TPM ([`tpm`]). Outside of this room that matters to nobody but to who
 //! is told about it.
 //!
@@ -10,8 +10,7 @@
 //!
 //! **Why that is sound.** A store answers in bounded time and by itself: there is one thread of
 //! control and nothing to wait for but flash and TPM, which have deadlines of their own (decision
-//! 0013). So every call is a plain function, and the futures of [`Keys`] are ready when they are
-//! asked.
+//! 0013). So every call is a plain function.
 
 mod sectors;
 pub mod software;
@@ -21,8 +20,7 @@ use core::fmt;
 
 use fleetcert_core::est::csr::{P256_RAW_SIGNATURE_LEN, P256_SPKI_LEN};
 use fleetcert_core::event::Failure;
-use fleetcert_core::port::Keys;
-use fleetcert_core::record::Slot;
+use fleetcert_core::record::{KeySource, Slot};
 use fleetcert_core::wire::Challenge;
 
 use crate::console::show_code;
@@ -38,7 +36,7 @@ pub const SIGNATURE_LEN: usize = P256_RAW_SIGNATURE_LEN;
 pub const INTRODUCTION_LEN_MAX: usize = 592 + 96 + 2048;
 
 /// Two slots of keys, wherever they are. All calls block.
-pub trait KeyStore: Keys {
+pub trait KeyStore {
     /// Whether what it computes by itself with keys is right, by examples: what a self-test asks. A
     /// store that leaves it to a TPM has nothing to be wrong in.
     fn is_sound() -> bool;
@@ -46,28 +44,44 @@ pub trait KeyStore: Keys {
     /// Where the keys live, for people and machines: `tpm` or `software`.
     fn backend(&self) -> &'static str;
 
+    /// Makes sure that there is a key in the slot that can be used: the one that is there, or one
+    /// from `source`. Returns the SHA-256 of its SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFault::Lost`] when the other slot's is asked for and there is none,
+    /// [`KeyFault::Unavailable`], as [`KeyStore::probe`].
+    fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], KeyFault>;
+
+    /// Erases the slot's key, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFault::Unavailable`] when the flash does not do it; to be asked again.
+    fn erase(&mut self, slot: Slot) -> Result<(), KeyFault>;
+
     /// The SubjectPublicKeyInfo of the slot's key, DER. Asks nothing of a TPM.
     ///
     /// # Errors
     ///
-    /// [`Failure::KeyLost`] for an empty slot, [`Failure::KeyUnavailable`] when the flash does not
+    /// [`KeyFault::Lost`] for an empty slot, [`KeyFault::Unavailable`] when the flash does not
     /// answer.
-    fn spki(&mut self, slot: Slot) -> Result<[u8; SPKI_LEN], Failure>;
+    fn spki(&mut self, slot: Slot) -> Result<[u8; SPKI_LEN], KeyFault>;
 
     /// Whether the slot's key can be used now.
     ///
     /// # Errors
     ///
-    /// [`Failure::KeyLost`] when it is gone for good, [`Failure::KeyUnavailable`] when it is not:
+    /// [`KeyFault::Lost`] when it is gone for good, [`KeyFault::Unavailable`] when it is not:
     /// a log line says what is in the way, and what to do about it.
-    fn probe(&mut self, slot: Slot) -> Result<(), Failure>;
+    fn probe(&mut self, slot: Slot) -> Result<(), KeyFault>;
 
     /// Signs a SHA-256 digest with the slot's key, ECDSA on P-256: r ‖ s, 32 octets each.
     ///
     /// # Errors
     ///
     /// As [`KeyStore::probe`].
-    fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<[u8; SIGNATURE_LEN], Failure>;
+    fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<[u8; SIGNATURE_LEN], KeyFault>;
 
     /// What a provisioner must know before it can ask for evidence about a key; `None` where keys
     /// are not in a TPM. Its parts lie in `out`, for which [`INTRODUCTION_LEN_MAX`] octets are
@@ -75,8 +89,9 @@ pub trait KeyStore: Keys {
     ///
     /// # Errors
     ///
-    /// [`Failure::KeyUnavailable`], as [`KeyStore::probe`].
-    fn introduction<'b>(&mut self, out: &'b mut [u8]) -> Result<Option<Introduction<'b>>, Failure>;
+    /// [`KeyFault::Unavailable`], as [`KeyStore::probe`].
+    fn introduction<'b>(&mut self, out: &'b mut [u8])
+    -> Result<Option<Introduction<'b>>, KeyFault>;
 
     /// Solves the challenge that answered an introduction, and writes the attribute
     /// `id-aa-attestation` about the slot's key to the front of `out`, for which
@@ -86,25 +101,62 @@ pub trait KeyStore: Keys {
     ///
     /// # Errors
     ///
-    /// As [`KeyStore::probe`]; [`Failure::KeyUnavailable`], too, where keys are not in a TPM, for a
+    /// As [`KeyStore::probe`]; [`KeyFault::Unavailable`], too, where keys are not in a TPM, for a
     /// challenge that this TPM cannot solve, and when `out` is too small.
     fn vouch(
         &mut self,
         slot: Slot,
         challenge: &Challenge<'_>,
         out: &mut [u8],
-    ) -> Result<usize, Failure>;
+    ) -> Result<usize, KeyFault>;
 
     /// Erases everything of ours, beyond recovery: after a device was decommissioned.
     ///
     /// # Errors
     ///
-    /// [`Failure::KeyUnavailable`] when the flash does not do it; to be asked again.
-    fn wipe(&mut self) -> Result<(), Failure>;
+    /// [`KeyFault::Unavailable`] when the flash does not do it; to be asked again.
+    fn wipe(&mut self) -> Result<(), KeyFault>;
 
     /// Ends the use of a TPM in order, before a loss of power that is planned. The store can be
     /// used again.
     fn close(&mut self);
+}
+
+/// Why a key cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFault {
+    /// The key is gone for good.
+    Lost,
+    /// The key store did not answer, or refused; the key may still be there.
+    Unavailable,
+}
+
+impl KeyFault {
+    /// A stable name, as `docs/serial.md` has it.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Lost => "key-lost",
+            Self::Unavailable => "key-unavailable",
+        }
+    }
+}
+
+impl fmt::Display for KeyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl core::error::Error for KeyFault {}
+
+impl From<KeyFault> for Failure {
+    fn from(fault: KeyFault) -> Self {
+        match fault {
+            KeyFault::Lost => Self::KeyLost,
+            KeyFault::Unavailable => Self::KeyUnavailable,
+        }
+    }
 }
 
 /// With what a device introduces its TPM to a provisioner.

@@ -41,9 +41,10 @@ use p256::elliptic_curve::rand_core::CryptoRngCore;
 
 use self::gate::{Gate, Ledger};
 use self::handshake::Handshake;
+use crate::keystore::KeyFault;
 use crate::verifier::{Ecdsa, SIGNATURE_LEN, Server, ServerName, Verified, Verifier};
 
-pub use self::fault::{KeyFault, RecordFault, TlsError};
+pub use self::fault::{RecordFault, TlsError};
 
 /// Octets of a record's content, at most: a fragment of 4096, and what RFC 8446 §5.2 may add.
 pub const READ_LEN: usize = 4_096 + 256;

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::enroll::{Label, Token};
-use fleetcert_core::port::{Keys as _, Storage as _};
+use fleetcert_core::port::Storage as _;
 use fleetcert_core::record::{KeySource, Record, Slot};
 use fleetcert_core::time::Wall;
 use fleetcert_core::wire::{MEDIA_TYPE, RenewalInfo, VERSION, WhoAmI};
 use fleetcert_firmware::blocking::block_on;
 use fleetcert_firmware::factory::{FACTORY_LEN_MAX, Factory, Policy, Server};
 use fleetcert_firmware::flash_model::{FlashModel, SECTOR_LEN};
+use fleetcert_firmware::keystore::KeyStore as _;
 use fleetcert_firmware::keystore::tpm::TpmKeys;
 use fleetcert_firmware::store::{FlashStore, Scratch};
 use fleetcert_rig::swtpm::Swtpm;
@@ -256,7 +257,7 @@ fn tpm() -> Vec<(&'static str, Vec<u8>)> {
     let mut flash = FlashModel::blank(4 * SECTOR_LEN);
     let mut keys = TpmKeys::new(&mut flash, 0, TpmSocket::new(&tpm.data_socket())).unwrap();
     for slot in Slot::ALL {
-        block_on(keys.ensure(slot, KeySource::Fresh)).unwrap();
+        keys.ensure(slot, KeySource::Fresh).unwrap();
     }
     drop(keys);
     let (left, mut answers) = (flash.clone(), Vec::new());

@@ -10,15 +10,12 @@ use std::sync::Once;
 use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::est::csr::{P256Signature, UnsignedRequest};
 use fleetcert_core::est::evidence::EVIDENCE_ATTRIBUTE_LEN_MAX;
-use fleetcert_core::event::Failure;
-use fleetcert_core::port::Keys as _;
 use fleetcert_core::record::{KeySource, Slot};
 use fleetcert_core::time::Wall;
 use fleetcert_core::wire::{Challenge, VERSION};
-use fleetcert_firmware::blocking::block_on;
 use fleetcert_firmware::flash_model::SECTOR_LEN;
 use fleetcert_firmware::keystore::tpm::TpmKeys;
-use fleetcert_firmware::keystore::{INTRODUCTION_LEN_MAX, KeyStore as _, LayoutError};
+use fleetcert_firmware::keystore::{INTRODUCTION_LEN_MAX, KeyFault, KeyStore as _, LayoutError};
 use fleetcert_provisioner::attest::credential;
 use fleetcert_provisioner::attest::evidence::{
     self, AttestationKey, EndorsementKey, Expected, Statement,
@@ -143,8 +140,8 @@ fn with(flash: &Flash, wire: TpmSocket) -> Keys {
     TpmKeys::new(flash.clone(), 0, wire).or_fail("a key store")
 }
 
-fn ensure(keys: &mut Keys, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
-    block_on(keys.ensure(slot, source))
+fn ensure(keys: &mut Keys, slot: Slot, source: KeySource) -> Result<[u8; 32], KeyFault> {
+    keys.ensure(slot, source)
 }
 
 fn fresh(keys: &mut Keys, slot: Slot) -> [u8; 32] {
@@ -164,16 +161,16 @@ fn assert_signs(keys: &mut Keys, slot: Slot, key: &[u8; 32]) {
 
 /// Everything that needs the TPM fails so, for the slot that has a key and for the other.
 #[track_caller]
-fn assert_refused(keys: &mut Keys, failure: &Failure, state: &str) {
+fn assert_refused(keys: &mut Keys, failure: KeyFault, state: &str) {
     said();
-    let name = |outcome: Result<(), Failure>| outcome.err();
+    let name = |outcome: Result<(), KeyFault>| outcome.err();
     let outcomes = [
         ("probe", name(keys.probe(Slot::A))),
         ("sign", name(keys.sign(Slot::A, &DIGEST).map(drop))),
         ("introduce", name(keys.introduction(&mut [0; INTRODUCTION_LEN_MAX]).map(drop))),
     ];
     for (operation, outcome) in outcomes {
-        assert_eq!(outcome.as_ref(), Some(failure), "{operation}");
+        assert_eq!(outcome, Some(failure), "{operation}");
     }
     let said = said();
     assert!(said.contains(&format!("TPM {state}")), "{said}");
@@ -183,10 +180,10 @@ fn assert_refused(keys: &mut Keys, failure: &Failure, state: &str) {
 #[track_caller]
 fn assert_unavailable(site: &Site, keys: &mut Keys, state: &str) {
     let before = site.flash.octets();
-    assert_refused(keys, &Failure::KeyUnavailable, state);
+    assert_refused(keys, KeyFault::Unavailable, state);
     for slot in Slot::ALL {
         let made = ensure(keys, slot, KeySource::Fresh);
-        assert_eq!(made, Err(Failure::KeyUnavailable), "{slot:?}");
+        assert_eq!(made, Err(KeyFault::Unavailable), "{slot:?}");
     }
     assert!(site.flash.octets() == before, "the flash was changed");
 }
@@ -210,7 +207,7 @@ fn a_key_is_made_used_and_found_again() {
     assert_signs(&mut keys, Slot::A, &key);
     assert_eq!(ensure(&mut keys, Slot::B, KeySource::Other), Ok(key));
     assert_signs(&mut keys, Slot::B, &key);
-    block_on(keys.erase(Slot::B)).or_fail("an empty slot");
+    keys.erase(Slot::B).or_fail("an empty slot");
     let other = fresh(&mut keys, Slot::B);
     assert_ne!(other, key);
     assert_signs(&mut keys, Slot::B, &other);
@@ -222,8 +219,8 @@ fn a_key_is_made_used_and_found_again() {
     site.assert_tidy();
 }
 
-fn lost() -> (Result<(), Failure>, Result<[u8; 91], Failure>) {
-    (Err(Failure::KeyLost), Err(Failure::KeyLost))
+fn lost() -> (Result<(), KeyFault>, Result<[u8; 91], KeyFault>) {
+    (Err(KeyFault::Lost), Err(KeyFault::Lost))
 }
 
 /// Goal: an erased key is gone from the flash, octet by octet, and lost; the other one is not. A
@@ -233,9 +230,9 @@ fn an_erased_key_leaves_no_copy() {
     let site = Site::new();
     let mut keys = site.keys();
     let (first, second) = (fresh(&mut keys, Slot::A), fresh(&mut keys, Slot::B));
-    block_on(keys.erase(Slot::A)).or_fail("an empty slot");
+    keys.erase(Slot::A).or_fail("an empty slot");
     assert!(site.flash.is_blank(0) && !site.flash.is_blank(1));
-    assert_eq!(keys.sign(Slot::A, &DIGEST), Err(Failure::KeyLost));
+    assert_eq!(keys.sign(Slot::A, &DIGEST), Err(KeyFault::Lost));
     assert_signs(&mut keys, Slot::B, &second);
     keys.wipe().or_fail("a blank flash");
     assert!((0..Flash::SECTORS).all(|index| site.flash.is_blank(index)));
@@ -258,7 +255,7 @@ fn a_cleared_tpm_loses_its_keys_and_gets_new_ones() {
         if is_restarted {
             keys = site.keys();
         }
-        assert_refused(&mut keys, &Failure::KeyLost, "cleared");
+        assert_refused(&mut keys, KeyFault::Lost, "cleared");
         let new = fresh(&mut keys, Slot::A);
         assert!(said().contains("TPM cleared: "), "restarted: {is_restarted}");
         assert_ne!(new, key);
@@ -268,7 +265,7 @@ fn a_cleared_tpm_loses_its_keys_and_gets_new_ones() {
     // The same when a key is wanted for the other slot: this one is lost all the same.
     site.tool("tpm2_clear");
     let other = fresh(&mut keys, Slot::B);
-    assert_eq!(keys.sign(Slot::A, &DIGEST), Err(Failure::KeyLost));
+    assert_eq!(keys.sign(Slot::A, &DIGEST), Err(KeyFault::Lost));
     assert_eq!(ensure(&mut site.keys(), Slot::A, KeySource::Other), Ok(other));
     assert_signs(&mut keys, Slot::B, &other);
     site.assert_tidy();
@@ -327,7 +324,7 @@ fn a_tpm_that_is_not_there_yet_is_waited_for() {
     site.tpm.kill();
     site.reconnect();
     let mut keys = site.keys();
-    assert_eq!(ensure(&mut keys, Slot::A, KeySource::Fresh), Err(Failure::KeyUnavailable));
+    assert_eq!(ensure(&mut keys, Slot::A, KeySource::Fresh), Err(KeyFault::Unavailable));
     assert!((0..Flash::SECTORS).all(|index| site.flash.is_blank(index)));
     site.power_cut();
     let key = fresh(&mut keys, Slot::A);
@@ -344,7 +341,7 @@ fn an_endorsement_password_costs_no_key() {
     assert_signs(&mut keys, Slot::A, &key);
     said();
     let introduced = keys.introduction(&mut [0; INTRODUCTION_LEN_MAX]).map(drop);
-    assert_eq!(introduced, Err(Failure::KeyUnavailable));
+    assert_eq!(introduced, Err(KeyFault::Unavailable));
     assert!(said().contains("TPM endorsement-auth-needed"));
 }
 
@@ -378,11 +375,11 @@ fn a_damaged_anchor_is_never_taken_for_another_tpm() {
 fn assert_unavailable_but_mended(site: &Site, state: &str) {
     let mut keys = site.keys();
     said();
-    assert_eq!(keys.probe(Slot::A), Err(Failure::KeyUnavailable));
+    assert_eq!(keys.probe(Slot::A), Err(KeyFault::Unavailable));
     let said = said();
     assert!(said.contains(&format!("TPM {state}")), "{said}");
     let made = ensure(&mut keys, Slot::B, KeySource::Fresh);
-    assert_eq!((made, site.flash.is_blank(1)), (Err(Failure::KeyUnavailable), true));
+    assert_eq!((made, site.flash.is_blank(1)), (Err(KeyFault::Unavailable), true));
 }
 
 /// Goal: flash that does not answer for a while costs neither the key nor the anchor, and with it the
@@ -394,8 +391,8 @@ fn a_silent_flash_costs_nothing() {
     let before = site.flash.octets();
     let mut keys = site.keys();
     site.flash.cut_power();
-    assert_eq!(keys.sign(Slot::A, &DIGEST), Err(Failure::KeyUnavailable));
-    assert_eq!(ensure(&mut keys, Slot::A, KeySource::Fresh), Err(Failure::KeyUnavailable));
+    assert_eq!(keys.sign(Slot::A, &DIGEST), Err(KeyFault::Unavailable));
+    assert_eq!(ensure(&mut keys, Slot::A, KeySource::Fresh), Err(KeyFault::Unavailable));
     site.flash.restore_power();
     assert_signs(&mut keys, Slot::A, &key);
     assert_eq!(ensure(&mut keys, Slot::A, KeySource::Fresh), Ok(key));
@@ -417,7 +414,7 @@ fn a_damaged_blob_is_a_loss_of_that_key() {
     let mut changed = site.flash.body(0);
     changed[200] ^= 1;
     site.flash.put(0, SLOT_HEAD, &changed);
-    assert_eq!(keys.probe(Slot::A), Err(Failure::KeyLost));
+    assert_eq!(keys.probe(Slot::A), Err(KeyFault::Lost));
     assert!(said().contains("keys: blob changed"));
     // A key of the TPM's, and not one that a device signs with: what the anchor ends with.
     let (anchor, names_len) = (site.flash.body(2), 2 * 36 + 4 + 2);
@@ -456,8 +453,8 @@ fn a_power_cut_at_any_place_of_the_flash_leaves_no_half_key() {
             break;
         }
         // A chip that checks what it reads may know of something, and not of what.
-        let unknown = if is_checked { Failure::KeyUnavailable } else { Failure::KeyLost };
-        let is_fine = [Ok(()), Err(Failure::KeyLost), Err(unknown)].contains(&found);
+        let unknown = if is_checked { KeyFault::Unavailable } else { KeyFault::Lost };
+        let is_fine = [Ok(()), Err(KeyFault::Lost), Err(unknown)].contains(&found);
         assert!(is_fine, "cut {cut}: {found:?}");
     }
     site.assert_tidy();
@@ -488,7 +485,7 @@ fn a_power_cut_while_a_cleared_tpm_is_anchored_is_made_up_for() {
         if is_checked {
             keys = site.keys_over(&flash);
         }
-        assert_eq!(keys.sign(Slot::A, &DIGEST), Err(Failure::KeyLost), "cut {cut}");
+        assert_eq!(keys.sign(Slot::A, &DIGEST), Err(KeyFault::Lost), "cut {cut}");
         let key = fresh(&mut keys, Slot::B);
         assert_ne!(key, old);
         assert_signs(&mut site.keys_over(&flash), Slot::B, &key);
@@ -526,7 +523,7 @@ fn a_power_cut_at_any_command_of_the_tpm_costs_nothing() {
 }
 
 /// Asks for a key, introduces it, solves a challenge, and has the provisioner's verifier judge it.
-fn attest(keys: &mut Keys) -> Result<(), Failure> {
+fn attest(keys: &mut Keys) -> Result<(), KeyFault> {
     let key = ensure(keys, Slot::A, KeySource::Fresh)?;
     let (ek, ak) = introduced(keys)?;
     let made = Made::new(&ek, &ak, 7);
@@ -536,7 +533,7 @@ fn attest(keys: &mut Keys) -> Result<(), Failure> {
     Ok(())
 }
 
-fn introduced(keys: &mut Keys) -> Result<(EndorsementKey, AttestationKey), Failure> {
+fn introduced(keys: &mut Keys) -> Result<(EndorsementKey, AttestationKey), KeyFault> {
     let mut room = [0; INTRODUCTION_LEN_MAX];
     let introduction = keys.introduction(&mut room)?.or_fail("a TPM");
     let ek = evidence::endorsement_key(introduction.ek_public).or_fail("a good one");
@@ -545,7 +542,7 @@ fn introduced(keys: &mut Keys) -> Result<(EndorsementKey, AttestationKey), Failu
 }
 
 /// A PKCS#10 request with this attribute, signed by the slot's key.
-fn requested(keys: &mut Keys, attribute: &[u8]) -> Result<Csr, Failure> {
+fn requested(keys: &mut Keys, attribute: &[u8]) -> Result<Csr, KeyFault> {
     let id = DeviceId::parse("pump-7").or_fail("a device id");
     let mut buffer = [0; 2048];
     let unsigned = UnsignedRequest::new(&id, &keys.spki(Slot::A)?, attribute, &mut buffer);
@@ -622,13 +619,13 @@ fn a_key_is_vouched_for_by_its_tpm() {
     for made in [Made::new(&other_ek, &ak, 0), Made::new(&ek, &other_ak, 0)] {
         said();
         let vouched = keys.vouch(Slot::A, &made.challenge(), &mut [0; EVIDENCE_ATTRIBUTE_LEN_MAX]);
-        assert_eq!(vouched, Err(Failure::KeyUnavailable));
+        assert_eq!(vouched, Err(KeyFault::Unavailable));
         assert!(said().contains("TPM refused: 0x147 0x"));
     }
     let made = Made::new(&ek, &ak, 0);
     let vouched = keys.vouch(Slot::A, &made.challenge(), &mut [0; 64]);
-    assert_eq!(vouched, Err(Failure::KeyUnavailable), "no room for it");
-    assert_eq!(keys.vouch(Slot::B, &made.challenge(), &mut []), Err(Failure::KeyLost));
+    assert_eq!(vouched, Err(KeyFault::Unavailable), "no room for it");
+    assert_eq!(keys.vouch(Slot::B, &made.challenge(), &mut []), Err(KeyFault::Lost));
     site.power_cut();
     assert_signs(&mut keys, Slot::A, &key);
     site.assert_tidy();
@@ -651,7 +648,7 @@ fn an_introduction_carries_the_certificates_that_fit() {
     assert_eq!(certificates(&mut keys), leaf);
     for len in [0, 64, 500] {
         let introduced = keys.introduction(&mut vec![0; len]).map(drop);
-        assert_eq!(introduced, Err(Failure::KeyUnavailable), "{len} octets");
+        assert_eq!(introduced, Err(KeyFault::Unavailable), "{len} octets");
     }
     site.assert_tidy();
 }

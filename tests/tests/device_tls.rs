@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write};
 use fleetcert_core::time::Wall;
-use fleetcert_firmware::tls::{Connection, KeyFault, READ_LEN, RecordFault, Signer, TlsError};
+use fleetcert_firmware::keystore::KeyFault;
+use fleetcert_firmware::tls::{Connection, READ_LEN, RecordFault, Signer, TlsError};
 use fleetcert_firmware::verifier::Refusal;
 use fleetcert_rig::ports;
 use fleetcert_rig::process::Process;

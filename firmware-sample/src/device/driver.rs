@@ -13,7 +13,7 @@ use fleetcert_core::time::{Mono, Reading, Wall};
 use crate::blocking::block_on;
 use crate::board::Board;
 use crate::console::{error, info, warn};
-use crate::keystore::KeyStore as _;
+use crate::keystore::{KeyFault, KeyStore as _};
 use crate::mqtt::{Inbox, MqttError};
 use crate::tls::{TlsError, Workspace};
 
@@ -293,7 +293,7 @@ impl<'d, B: Board> MachineRoom<'d, B> {
     /// Takes an identity into use if its key is there; whether it is.
     fn adopt(&mut self, id: ActionId, slot: Slot) -> Result<bool, Unexpected> {
         let probed = match self.context.keys.try_borrow_mut() {
-            Ok(mut keys) => keys.probe(slot),
+            Ok(mut keys) => keys.probe(slot).map_err(Failure::from),
             Err(_) => Err(Failure::KeyUnavailable),
         };
         let is_there = probed.is_ok();
@@ -308,13 +308,13 @@ impl<'d, B: Board> MachineRoom<'d, B> {
     fn wipe(&mut self) {
         let wiped = match self.context.keys.try_borrow_mut() {
             Ok(mut keys) => keys.wipe(),
-            Err(_) => Err(Failure::KeyUnavailable),
+            Err(_) => Err(KeyFault::Unavailable),
         };
         // What could not be erased now is tried at the next start.
         self.is_wiped = true;
         match wiped {
             Ok(()) => info(format_args!("decommissioned")),
-            Err(failure) => error(format_args!("keys: not erased: {}", failure.code())),
+            Err(fault) => error(format_args!("keys: not erased: {fault}")),
         }
     }
 

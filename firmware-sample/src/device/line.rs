@@ -14,11 +14,11 @@ use fleetcert_core::time::{Mono, Reading};
 use crate::board::{Board, Clock as _};
 use crate::console::{info, show_code, warn};
 use crate::factory::{Factory, Server};
-use crate::keystore::KeyStore;
+use crate::keystore::{KeyFault, KeyStore};
 use crate::net::{self, Net, NetError};
 use crate::random::Generator;
 use crate::store::FlashStore;
-use crate::tls::{self, KeyFault, Peer, TlsError, Workspace};
+use crate::tls::{self, Peer, TlsError, Workspace};
 use crate::verifier::{self, ServerName, Verifier};
 
 use super::desk::Desk;
@@ -107,18 +107,18 @@ impl<'d, B: Board> Context<'d, B> {
     ///
     /// # Errors
     ///
-    /// [`Failure::KeyLost`] when there is none, and [`Failure::KeyUnavailable`] when nobody knows.
+    /// [`KeyFault::Lost`] when there is none, and [`KeyFault::Unavailable`] when nobody knows.
     pub(super) fn identity<T>(
         &self,
         slot: Slot,
         with: impl FnOnce(IdentityView<'_>) -> T,
-    ) -> Result<T, Failure> {
-        let mut store = self.store.try_borrow_mut().map_err(|_| Failure::KeyUnavailable)?;
+    ) -> Result<T, KeyFault> {
+        let mut store = self.store.try_borrow_mut().map_err(|_| KeyFault::Unavailable)?;
         match store.identity(slot) {
-            Ok(identity) => identity.map(with).ok_or(Failure::KeyLost),
+            Ok(identity) => identity.map(with).ok_or(KeyFault::Lost),
             Err(why) => {
                 warn(format_args!("record: {why}"));
-                Err(Failure::KeyUnavailable)
+                Err(KeyFault::Unavailable)
             }
         }
     }
@@ -187,7 +187,7 @@ impl<'d, B: Board> Context<'d, B> {
                 let shaken = self.identity(slot, |IdentityView { certificate, .. }| {
                     shake_hands(Some(tls::Identity { certificate, signer: &mut signer }))
                 });
-                shaken.unwrap_or_else(|failure| Err(TlsError::LocalKey(key_fault(&failure))))
+                shaken.unwrap_or_else(|fault| Err(TlsError::LocalKey(fault)))
             }
         };
         shaken.map_err(LineError::Tls)
@@ -200,15 +200,7 @@ fn sign<K: KeyStore>(
     digest: &[u8; 32],
 ) -> Result<[u8; 64], KeyFault> {
     let mut keys = keys.try_borrow_mut().map_err(|_| KeyFault::Unavailable)?;
-    keys.sign(slot, digest).map_err(|failure| key_fault(&failure))
-}
-
-/// What TLS is told of a failure of the key store's.
-pub(super) const fn key_fault(failure: &Failure) -> KeyFault {
-    match failure {
-        Failure::KeyLost => KeyFault::Lost,
-        _ => KeyFault::Unavailable,
-    }
+    keys.sign(slot, digest)
 }
 
 impl From<NetError> for LineError {

@@ -14,6 +14,7 @@ use fleetcert_core::time::{Mono, Now, Wall};
 use crate::blocking::block_on;
 use crate::board::{self, Board};
 use crate::console::{info, warn};
+use crate::keystore::KeyStore;
 use crate::mqtt::Told;
 use crate::store::FlashStore;
 
@@ -54,15 +55,15 @@ impl<F: NorFlash<Error: fmt::Display>> Storage for SharedStore<'_, F> {
 /// The key store, which the driver uses too: to sign.
 pub(super) struct SharedKeys<'d, K: 'static>(pub(super) &'d RefCell<&'static mut K>);
 
-impl<K: Keys> Keys for SharedKeys<'_, K> {
+impl<K: KeyStore> Keys for SharedKeys<'_, K> {
     async fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
         let mut keys = self.0.try_borrow_mut().map_err(|_| Failure::KeyUnavailable)?;
-        block_on(keys.ensure(slot, source))
+        Ok(keys.ensure(slot, source)?)
     }
 
     async fn erase(&mut self, slot: Slot) -> Result<(), Failure> {
         let mut keys = self.0.try_borrow_mut().map_err(|_| Failure::KeyUnavailable)?;
-        block_on(keys.erase(slot))
+        Ok(keys.erase(slot)?)
     }
 }
 

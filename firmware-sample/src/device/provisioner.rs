@@ -22,11 +22,11 @@ use sha2::{Digest as _, Sha256};
 use crate::board::Board;
 use crate::console::warn;
 use crate::http::{BUFFER_LEN, Client, Credential, Deadline, HttpError, Parties, Told};
-use crate::keystore::{INTRODUCTION_LEN_MAX, Introduction, KeyStore as _, SPKI_LEN};
+use crate::keystore::{INTRODUCTION_LEN_MAX, Introduction, KeyFault, KeyStore as _, SPKI_LEN};
 use crate::store::Scratch;
 use crate::tls::{TlsError, Workspace};
 
-use super::line::{Context, EXCHANGE_MS_MAX, Stream, key_fault};
+use super::line::{Context, EXCHANGE_MS_MAX, Stream};
 
 /// Octets of a request for a certificate without its attributes, at most: 300 with the longest
 /// device id.
@@ -77,7 +77,7 @@ impl<B: Board> Provisioner<'_, '_, B> {
         let context = self.context;
         let spki = match context.keys.try_borrow_mut().map(|mut keys| keys.spki(slot)) {
             Ok(Ok(spki)) => spki,
-            Ok(Err(failure)) => return Answer::failed(failure),
+            Ok(Err(fault)) => return Answer::failed(fault.into()),
             Err(_) => return Answer::failed(Failure::KeyUnavailable),
         };
         let applicant = Applicant { context, slot, request, spki: &spki };
@@ -105,7 +105,7 @@ impl<B: Board> Provisioner<'_, '_, B> {
         let (context, mut given) = (self.context, None);
         let answer = self.exchange(Some(slot), &mut |client| {
             let told = context.identity(slot, |identity| client.renewal_info(identity.certificate));
-            let told = told.unwrap_or_else(|failure| key_failed(&failure));
+            let told = told.unwrap_or_else(key_failed);
             told.keep(|advice| given = Some(advice))
         });
         with(answer, given)
@@ -173,7 +173,7 @@ impl<B: Board> Applicant<'_, '_, B> {
     #[inline(never)]
     fn enroll(&self, client: &mut Exchange<'_, '_, '_, B>) -> Told<()> {
         let Ok(mut store) = self.context.store.try_borrow_mut() else {
-            return key_failed(&Failure::KeyUnavailable);
+            return key_failed(KeyFault::Unavailable);
         };
         let draft = store.memory();
         let evidence = match self.request.source {
@@ -204,7 +204,7 @@ impl<B: Board> Applicant<'_, '_, B> {
             Some(mut issued) => {
                 client.enroll(enrollment, self.credential(), &spki_sha256, &mut issued)
             }
-            None => key_failed(&Failure::KeyUnavailable),
+            None => key_failed(KeyFault::Unavailable),
         }
     }
 
@@ -225,16 +225,16 @@ impl<B: Board> Applicant<'_, '_, B> {
     ) -> Told<Option<Evidence>> {
         let is_required = self.context.factory.policy.attested_only;
         let Ok(mut keys) = self.context.keys.try_borrow_mut() else {
-            return key_failed(&Failure::KeyUnavailable);
+            return key_failed(KeyFault::Unavailable);
         };
         let introduction = match keys.introduction(draft) {
             Ok(Some(introduction)) => introduction,
             Ok(None) if is_required => {
                 warn(format_args!("provisioner: keys are in no TPM, the factory requires it"));
-                return key_failed(&Failure::KeyUnavailable);
+                return key_failed(KeyFault::Unavailable);
             }
             Ok(None) => return Told { outcome: Ok(None), server_time: None },
-            Err(failure) => return key_failed(&failure),
+            Err(fault) => return key_failed(fault),
         };
         let Introduction { ek_public, ek_certificates, ak_public } = introduction;
         let device_id = self.context.factory.device_id.as_str();
@@ -245,7 +245,7 @@ impl<B: Board> Applicant<'_, '_, B> {
         let outcome = match outcome {
             Ok(challenge) => match keys.vouch(self.slot, &challenge, draft) {
                 Ok(len) => Ok(Some(Evidence { len, challenge: challenge.id })),
-                Err(failure) => return key_failed(&failure),
+                Err(fault) => return key_failed(fault),
             },
             Err(HttpError::Refused { status, .. }) if !is_required && UNKNOWN.contains(&status) => {
                 warn(format_args!("provisioner: knows no challenges; enrolling without evidence"));
@@ -259,26 +259,25 @@ impl<B: Board> Applicant<'_, '_, B> {
     /// A PKCS#10 request for the key, signed by it (RFC 2986).
     #[inline(never)]
     fn sign<'o>(&self, attribute: &[u8], out: &'o mut [u8]) -> Result<&'o [u8], HttpError> {
-        let unwritten =
-            |_| HttpError::from(TlsError::LocalKey(key_fault(&Failure::KeyUnavailable)));
+        let unwritten = |_| key_error(KeyFault::Unavailable);
         let device_id = &self.context.factory.device_id;
         let request =
             UnsignedRequest::new(device_id, self.spki, attribute, out).map_err(unwritten)?;
         let digest = Sha256::digest(request.to_be_signed()).into();
         let keys = self.context.keys.try_borrow_mut();
-        let mut keys = keys.map_err(|_| key_error(&Failure::KeyUnavailable))?;
-        let raw = keys.sign(self.slot, &digest).map_err(|failure| key_error(&failure))?;
+        let mut keys = keys.map_err(|_| key_error(KeyFault::Unavailable))?;
+        let raw = keys.sign(self.slot, &digest).map_err(key_error)?;
         let signature = P256Signature::from_raw(&raw).map_err(unwritten)?;
         request.finish(&signature).map_err(unwritten)
     }
 }
 
-fn key_error(failure: &Failure) -> HttpError {
-    TlsError::LocalKey(key_fault(failure)).into()
+fn key_error(fault: KeyFault) -> HttpError {
+    TlsError::LocalKey(fault).into()
 }
 
-fn key_failed<T>(failure: &Failure) -> Told<T> {
-    Told { outcome: Err(key_error(failure)), server_time: None }
+fn key_failed<T>(fault: KeyFault) -> Told<T> {
+    Told { outcome: Err(key_error(fault)), server_time: None }
 }
 
 /// What the `Host` header says: the port too, unless it is that of HTTPS (RFC 9110 §4.2.2).

@@ -7,13 +7,12 @@
 use core::fmt;
 
 use embedded_storage_async::nor_flash::NorFlash;
-use fleetcert_core::event::Failure;
 use zeroize::Zeroizing;
 
 use crate::blocking::block_on;
 use crate::console::error;
 
-use super::LayoutError;
+use super::{KeyFault, LayoutError};
 
 /// Octets that are read and compared at once; every length of a content is a multiple of it, as it
 /// is one of every common word length.
@@ -50,26 +49,26 @@ impl<F: NorFlash<Error: fmt::Display>, const COUNT: usize> Sectors<F, COUNT> {
     }
 
     /// Reads the front of a sector.
-    pub(super) fn read(&mut self, index: usize, octets: &mut [u8]) -> Result<(), Failure> {
+    pub(super) fn read(&mut self, index: usize, octets: &mut [u8]) -> Result<(), KeyFault> {
         let outcome = block_on(self.flash.read(self.offset(index), octets));
         outcome.map_err(|why| fault("reading", index, &why))
     }
 
     /// Erases a sector, writes `octets` to its front and reads them again.
-    pub(super) fn replace(&mut self, index: usize, octets: &[u8]) -> Result<(), Failure> {
+    pub(super) fn replace(&mut self, index: usize, octets: &[u8]) -> Result<(), KeyFault> {
         self.erase(index)?;
         let offset = self.offset(index);
         let written = block_on(self.flash.write(offset, octets));
         written.map_err(|why| fault("writing", index, &why))?;
         if !self.holds(index, octets)? {
             error(format_args!("keys: sector {index} is worn out"));
-            return Err(Failure::KeyUnavailable);
+            return Err(KeyFault::Unavailable);
         }
         Ok(())
     }
 
     /// Whether `octets` are at the front of a sector.
-    pub(super) fn holds(&mut self, index: usize, octets: &[u8]) -> Result<bool, Failure> {
+    pub(super) fn holds(&mut self, index: usize, octets: &[u8]) -> Result<bool, KeyFault> {
         let mut found = Zeroizing::new([0; PIECE_LEN]);
         for (at, piece) in (self.offset(index)..).step_by(PIECE_LEN).zip(octets.chunks(PIECE_LEN)) {
             let found = found.get_mut(..piece.len()).unwrap_or_default();
@@ -82,7 +81,7 @@ impl<F: NorFlash<Error: fmt::Display>, const COUNT: usize> Sectors<F, COUNT> {
     }
 
     /// Erases a sector.
-    pub(super) fn erase(&mut self, index: usize) -> Result<(), Failure> {
+    pub(super) fn erase(&mut self, index: usize) -> Result<(), KeyFault> {
         let outcome = block_on(self.flash.erase(self.offset(index), self.offset(index + 1)));
         outcome.map_err(|why| fault("erasing", index, &why))
     }
@@ -95,9 +94,9 @@ impl<F: NorFlash<Error: fmt::Display>, const COUNT: usize> Sectors<F, COUNT> {
 }
 
 /// Says what the flash did not do. The keys are not lost by it.
-fn fault(act: &str, index: usize, why: &dyn fmt::Display) -> Failure {
+fn fault(act: &str, index: usize, why: &dyn fmt::Display) -> KeyFault {
     error(format_args!("keys: {act} sector {index}: {why}"));
-    Failure::KeyUnavailable
+    KeyFault::Unavailable
 }
 
 #[cfg(test)]
@@ -154,7 +153,7 @@ mod tests {
                 assert_eq!(steps, u64::from(SECTOR_LEN) + 96);
                 break;
             }
-            assert_eq!(outcome, Err(Failure::KeyUnavailable));
+            assert_eq!(outcome, Err(KeyFault::Unavailable));
             sectors(&mut flash).replace(0, &CONTENT).unwrap();
             assert_eq!(found(&mut flash, 0), CONTENT);
         }
@@ -168,7 +167,7 @@ mod tests {
             let mut flash = FlashModel::blank(4 * SECTOR_LEN);
             sectors(&mut flash).replace(1, &[1; 96]).unwrap();
             flash.wear_out(1, wear);
-            assert_eq!(sectors(&mut flash).replace(0, &[0; 96]), Err(Failure::KeyUnavailable));
+            assert_eq!(sectors(&mut flash).replace(0, &[0; 96]), Err(KeyFault::Unavailable));
             assert_eq!(found(&mut flash, 1), [1; 96], "{wear:?}");
         }
     }

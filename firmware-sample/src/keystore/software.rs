@@ -13,8 +13,6 @@ use core::fmt;
 
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::est::csr::p256_spki;
-use fleetcert_core::event::Failure;
-use fleetcert_core::port::Keys;
 use fleetcert_core::record::{KeySource, Slot};
 use fleetcert_core::wire::Challenge;
 use p256::SecretKey;
@@ -23,7 +21,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::sectors::Sectors;
-use super::{Introduction, KeyStore, LayoutError, SIGNATURE_LEN, SPKI_LEN};
+use super::{Introduction, KeyFault, KeyStore, LayoutError, SIGNATURE_LEN, SPKI_LEN};
 use crate::ecdsa::{self, Ecdsa, SECRET_LEN, Signing};
 
 /// Octets of the checksum, a SHA-256.
@@ -55,11 +53,11 @@ impl<F: NorFlash<Error: fmt::Display>, R: CryptoRngCore, E: Default + Signing>
     }
 
     /// The key in the slot.
-    fn key(&mut self, slot: Slot) -> Result<Secret, Failure> {
-        self.find(slot)?.ok_or(Failure::KeyLost)
+    fn key(&mut self, slot: Slot) -> Result<Secret, KeyFault> {
+        self.find(slot)?.ok_or(KeyFault::Lost)
     }
 
-    fn find(&mut self, slot: Slot) -> Result<Option<Secret>, Failure> {
+    fn find(&mut self, slot: Slot) -> Result<Option<Secret>, KeyFault> {
         let mut content = Zeroizing::new([0; CONTENT_LEN]);
         self.slots.read(slot.index(), &mut *content)?;
         let (key, checksum) = content.split_at(SECRET_LEN);
@@ -69,7 +67,7 @@ impl<F: NorFlash<Error: fmt::Display>, R: CryptoRngCore, E: Default + Signing>
         Ok(SecretKey::from_slice(key).ok().map(|key| secret_of(&key)))
     }
 
-    fn made(&mut self, slot: Slot, source: KeySource) -> Result<Secret, Failure> {
+    fn made(&mut self, slot: Slot, source: KeySource) -> Result<Secret, KeyFault> {
         let key = match source {
             KeySource::Fresh => secret_of(&SecretKey::random(&mut self.rng)),
             KeySource::Other => self.key(slot.other())?,
@@ -81,26 +79,9 @@ impl<F: NorFlash<Error: fmt::Display>, R: CryptoRngCore, E: Default + Signing>
         Ok(key)
     }
 
-    fn spki_of(&self, key: &Secret) -> Result<[u8; SPKI_LEN], Failure> {
-        let point = self.ecdsa.point(key).ok_or(Failure::KeyUnavailable)?;
-        p256_spki(&point).map_err(|_| Failure::KeyUnavailable)
-    }
-}
-
-impl<F: NorFlash<Error: fmt::Display>, R: CryptoRngCore, E: Default + Signing> Keys
-    for SoftwareKeys<F, R, E>
-{
-    async fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
-        let key = match self.find(slot) {
-            Ok(Some(key)) => key,
-            // What cannot be read was cut off when it was written, before anybody was told of it.
-            Ok(None) | Err(_) => self.made(slot, source)?,
-        };
-        Ok(Sha256::digest(self.spki_of(&key)?).into())
-    }
-
-    async fn erase(&mut self, slot: Slot) -> Result<(), Failure> {
-        self.slots.erase(slot.index())
+    fn spki_of(&self, key: &Secret) -> Result<[u8; SPKI_LEN], KeyFault> {
+        let point = self.ecdsa.point(key).ok_or(KeyFault::Unavailable)?;
+        p256_spki(&point).map_err(|_| KeyFault::Unavailable)
     }
 }
 
@@ -118,24 +99,37 @@ where
         "software"
     }
 
-    fn spki(&mut self, slot: Slot) -> Result<[u8; SPKI_LEN], Failure> {
+    fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], KeyFault> {
+        let key = match self.find(slot) {
+            Ok(Some(key)) => key,
+            // What cannot be read was cut off when it was written, before anybody was told of it.
+            Ok(None) | Err(_) => self.made(slot, source)?,
+        };
+        Ok(Sha256::digest(self.spki_of(&key)?).into())
+    }
+
+    fn erase(&mut self, slot: Slot) -> Result<(), KeyFault> {
+        self.slots.erase(slot.index())
+    }
+
+    fn spki(&mut self, slot: Slot) -> Result<[u8; SPKI_LEN], KeyFault> {
         let key = self.key(slot)?;
         self.spki_of(&key)
     }
 
-    fn probe(&mut self, slot: Slot) -> Result<(), Failure> {
+    fn probe(&mut self, slot: Slot) -> Result<(), KeyFault> {
         self.key(slot).map(drop)
     }
 
-    fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<[u8; SIGNATURE_LEN], Failure> {
+    fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<[u8; SIGNATURE_LEN], KeyFault> {
         let key = self.key(slot)?;
-        self.ecdsa.sign(&key, digest).ok_or(Failure::KeyUnavailable)
+        self.ecdsa.sign(&key, digest).ok_or(KeyFault::Unavailable)
     }
 
     fn introduction<'b>(
         &mut self,
         _out: &'b mut [u8],
-    ) -> Result<Option<Introduction<'b>>, Failure> {
+    ) -> Result<Option<Introduction<'b>>, KeyFault> {
         Ok(None)
     }
 
@@ -144,11 +138,11 @@ where
         _slot: Slot,
         _challenge: &Challenge<'_>,
         _out: &mut [u8],
-    ) -> Result<usize, Failure> {
-        Err(Failure::KeyUnavailable)
+    ) -> Result<usize, KeyFault> {
+        Err(KeyFault::Unavailable)
     }
 
-    fn wipe(&mut self) -> Result<(), Failure> {
+    fn wipe(&mut self) -> Result<(), KeyFault> {
         Slot::ALL.into_iter().try_for_each(|slot| self.slots.erase(slot.index()))
     }
 
@@ -178,7 +172,6 @@ mod tests {
     use p256::pkcs8::{DecodePublicKey, EncodePublicKey};
 
     use super::*;
-    use crate::blocking::block_on;
     use crate::ecdsa::Portable;
     use crate::flash_model::{FlashModel, SECTOR_LEN};
 
@@ -229,9 +222,9 @@ mod tests {
     #[test]
     fn a_key_survives_a_restart() {
         let mut flash = blank();
-        let made = block_on(keys(&mut flash, 0).ensure(Slot::A, KeySource::Fresh)).unwrap();
+        let made = keys(&mut flash, 0).ensure(Slot::A, KeySource::Fresh).unwrap();
         for source in [KeySource::Fresh, KeySource::Other] {
-            assert_eq!(block_on(keys(&mut flash, 99).ensure(Slot::A, source)), Ok(made));
+            assert_eq!(keys(&mut flash, 99).ensure(Slot::A, source), Ok(made));
         }
     }
 
@@ -240,11 +233,11 @@ mod tests {
     fn a_fresh_key_differs_and_a_kept_key_does_not() {
         let mut flash = blank();
         let mut keys = keys(&mut flash, 0);
-        let a = block_on(keys.ensure(Slot::A, KeySource::Fresh)).unwrap();
-        let b = block_on(keys.ensure(Slot::B, KeySource::Fresh)).unwrap();
+        let a = keys.ensure(Slot::A, KeySource::Fresh).unwrap();
+        let b = keys.ensure(Slot::B, KeySource::Fresh).unwrap();
         assert_ne!(a, b);
-        block_on(keys.erase(Slot::B)).unwrap();
-        assert_eq!(block_on(keys.ensure(Slot::B, KeySource::Other)), Ok(a));
+        keys.erase(Slot::B).unwrap();
+        assert_eq!(keys.ensure(Slot::B, KeySource::Other), Ok(a));
     }
 
     /// Goal: the public key is the one another implementation encodes, and verifies what we sign.
@@ -252,7 +245,7 @@ mod tests {
     fn the_public_key_is_well_formed_and_verifies_signatures() {
         let mut flash = blank();
         let mut keys = keys(&mut flash, 0);
-        let hash = block_on(keys.ensure(Slot::A, KeySource::Fresh)).unwrap();
+        let hash = keys.ensure(Slot::A, KeySource::Fresh).unwrap();
         let spki = keys.spki(Slot::A).unwrap();
         assert_eq!(<[u8; 32]>::from(Sha256::digest(spki)), hash);
         let public = p256::PublicKey::from_public_key_der(&spki).unwrap();
@@ -268,10 +261,10 @@ mod tests {
         let mut flash = blank();
         let untouched = flash.octets().to_vec();
         let mut keys = keys(&mut flash, 0);
-        block_on(keys.ensure(Slot::B, KeySource::Fresh)).unwrap();
-        block_on(keys.erase(Slot::B)).unwrap();
-        assert_eq!(keys.sign(Slot::B, &[7; 32]), Err(Failure::KeyLost));
-        assert_eq!(block_on(keys.ensure(Slot::A, KeySource::Other)), Err(Failure::KeyLost));
+        keys.ensure(Slot::B, KeySource::Fresh).unwrap();
+        keys.erase(Slot::B).unwrap();
+        assert_eq!(keys.sign(Slot::B, &[7; 32]), Err(KeyFault::Lost));
+        assert_eq!(keys.ensure(Slot::A, KeySource::Other), Err(KeyFault::Lost));
         assert_eq!(flash.octets(), untouched);
     }
 
@@ -282,7 +275,7 @@ mod tests {
         let untouched = flash.octets().to_vec();
         let mut keys = keys(&mut flash, 0);
         for slot in Slot::ALL {
-            block_on(keys.ensure(slot, KeySource::Fresh)).unwrap();
+            keys.ensure(slot, KeySource::Fresh).unwrap();
         }
         keys.wipe().unwrap();
         assert_eq!(flash.octets(), untouched);
@@ -302,7 +295,7 @@ mod tests {
     #[test]
     fn a_power_cut_at_any_octet_leaves_no_half_key() {
         let mut flash = blank();
-        let other = block_on(keys(&mut flash, 0).ensure(Slot::A, KeySource::Fresh)).unwrap();
+        let other = keys(&mut flash, 0).ensure(Slot::A, KeySource::Fresh).unwrap();
         // A prime: each part of a word is hit.
         for steps in (0..).step_by(31) {
             let mut copy = flash.clone();
@@ -310,12 +303,12 @@ mod tests {
             if steps.is_multiple_of(2) {
                 copy.hide_torn_words();
             }
-            let made = block_on(keys(&mut copy, 50).ensure(Slot::B, KeySource::Fresh));
+            let made = keys(&mut copy, 50).ensure(Slot::B, KeySource::Fresh);
             copy.restore_power();
             let found = keys(&mut copy, 0).probe(Slot::B);
-            let again = block_on(keys(&mut copy, 90).ensure(Slot::B, KeySource::Fresh)).unwrap();
+            let again = keys(&mut copy, 90).ensure(Slot::B, KeySource::Fresh).unwrap();
             assert!(keys(&mut copy, 0).sign(Slot::B, &[7; 32]).is_ok(), "cut {steps}");
-            assert_eq!(block_on(keys(&mut copy, 0).ensure(Slot::A, KeySource::Fresh)), Ok(other));
+            assert_eq!(keys(&mut copy, 0).ensure(Slot::A, KeySource::Fresh), Ok(other));
             if let Ok(made) = made {
                 assert_eq!((found, made), (Ok(()), again));
                 assert!(steps > u64::from(SECTOR_LEN), "an erasure and a write can be cut");

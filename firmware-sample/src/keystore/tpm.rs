@@ -11,7 +11,7 @@
 //!
 //! **Why that is sound.** A new key is made where there is none, where its blob does not load in
 //! the TPM that the anchor names, and where that TPM was cleared, which its endorsement key proves.
-//! In all other states the answer is [`Failure::KeyUnavailable`], and the flash stays as it is. A
+//! In all other states the answer is [`KeyFault::Unavailable`], and the flash stays as it is. A
 //! digest stands over every content, so that a write that was cut off counts as none; the anchor
 //! has two copies, of which one is whole at any time once there was one.
 
@@ -24,8 +24,6 @@ use core::fmt;
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::est::csr::p256_spki;
 use fleetcert_core::est::evidence::Evidence;
-use fleetcert_core::event::Failure;
-use fleetcert_core::port::Keys;
 use fleetcert_core::record::{KeySource, Slot};
 use fleetcert_core::wire::Challenge;
 use fleetcert_tpm::attest::qualifying_data;
@@ -35,7 +33,7 @@ use fleetcert_tpm::template::Template;
 use fleetcert_tpm::tpm::Sharing;
 use fleetcert_tpm::transact::Transact;
 use fleetcert_tpm::vault::{
-    CERTIFIED_LEN_MAX, EkKey, KEY_BLOB_LEN_MAX, KeyBlob, Options, Statement, Vault, VaultError,
+    self, CERTIFIED_LEN_MAX, EkKey, KEY_BLOB_LEN_MAX, KeyBlob, Options, Statement, VaultError,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -43,7 +41,9 @@ use self::anchor::{ANCHOR_LEN_MAX, Anchor};
 use self::content::{Found, content_len};
 use self::trouble::Told;
 use super::sectors::Sectors;
-use super::{INTRODUCTION_LEN_MAX, Introduction, KeyStore, LayoutError, SIGNATURE_LEN, SPKI_LEN};
+use super::{
+    INTRODUCTION_LEN_MAX, Introduction, KeyFault, KeyStore, LayoutError, SIGNATURE_LEN, SPKI_LEN,
+};
 use crate::console::{error, info, warn};
 
 /// Saved contexts of 1 KiB: the parent's. A second one would save two of a signature's five
@@ -62,10 +62,17 @@ const HEAD: [u8; 5] = *b"FCTK\x01";
 /// Octets of a sector's front that a slot's content takes, at most.
 const SLOT_LEN_MAX: usize = content_len(KEY_BLOB_LEN_MAX);
 
+/// The TPM, as it is used here.
+type Vault<T> = vault::Vault<T, CONTEXTS>;
+
+/// What a TPM does with a key.
+type Work<'w, T> =
+    &'w mut dyn FnMut(&mut Vault<T>, &KeyBlob) -> Result<(), VaultError<<T as Transact>::Error>>;
+
 /// Two slots of keys in a TPM, their blobs in four sectors of flash.
 pub struct TpmKeys<F, T> {
     sectors: Sectors<F, SECTORS>,
-    vault: Vault<T, CONTEXTS>,
+    vault: Vault<T>,
     is_open: bool,
     is_anchored: bool,
     /// The endorsement key that was introduced last: the one that challenges are for.
@@ -92,7 +99,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
 
     /// Reads the anchor and starts the TPM, which is not used without its storage key having been
     /// compared with the anchored one from then on.
-    fn open(&mut self) -> Result<(), Failure> {
+    fn open(&mut self) -> Result<(), KeyFault> {
         if self.is_open {
             return Ok(());
         }
@@ -160,18 +167,18 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
     fn known_anchor<'c>(
         &mut self,
         content: &'c mut [u8; ANCHOR_LEN_MAX],
-    ) -> Result<Anchor<'c>, Failure> {
+    ) -> Result<Anchor<'c>, KeyFault> {
         match self.anchor(content) {
             Found::Body(anchor) => Ok(anchor),
             Found::Damaged | Found::Nothing => {
                 error(format_args!("keys: TPM not anchored yet"));
-                Err(Failure::KeyUnavailable)
+                Err(KeyFault::Unavailable)
             }
         }
     }
 
     /// Makes both copies of the anchor this one, the first before the second.
-    fn keep(&mut self, content: &[u8]) -> Result<(), Failure> {
+    fn keep(&mut self, content: &[u8]) -> Result<(), KeyFault> {
         for index in ANCHORS {
             if self.sectors.holds(index, content) != Ok(true) {
                 self.sectors.replace(index, content)?;
@@ -181,7 +188,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
     }
 
     /// Makes sure that the TPM is the one that is anchored, and anchors one where there is none.
-    fn anchored(&mut self) -> Result<(), Failure> {
+    fn anchored(&mut self) -> Result<(), KeyFault> {
         // One that could not be read a while ago is not given up before another look.
         self.is_open &= self.is_anchored;
         self.open()?;
@@ -191,21 +198,21 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
         }
         match self.parent() {
             // It was cleared: nothing else is a loss where no key is asked for.
-            Err(Failure::KeyLost) => self.drop_anchor(),
+            Err(KeyFault::Lost) => self.drop_anchor(),
             outcome => outcome.map(drop),
         }
     }
 
-    fn parent(&mut self) -> Result<Name, Failure> {
+    fn parent(&mut self) -> Result<Name, KeyFault> {
         let parent = self.vault.parent();
         parent.map_err(|error| self.told(&error))
     }
 
     /// Without an anchor, keys that are there must be of this TPM before it is anchored.
-    fn recognise(&mut self) -> Result<(), Failure> {
+    fn recognise(&mut self) -> Result<(), KeyFault> {
         for slot in Slot::ALL {
             match self.probe(slot) {
-                Ok(()) | Err(Failure::KeyLost) => {}
+                Ok(()) | Err(KeyFault::Lost) => {}
                 Err(failure) => return Err(failure),
             }
         }
@@ -213,7 +220,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
     }
 
     /// Ties the region to the TPM that is there.
-    fn drop_anchor(&mut self) -> Result<(), Failure> {
+    fn drop_anchor(&mut self) -> Result<(), KeyFault> {
         // Until that is done it is still the old one that is expected.
         self.is_open = false;
         self.vault.expect(None);
@@ -227,13 +234,13 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
     }
 
     #[inline(never)]
-    fn anchor_to(&mut self, parent: Name, ek: EkKey) -> Result<(), Failure> {
-        let mut content = [0; ANCHOR_LEN_MAX];
-        let content = match &self.vault.make(Template::AttestationKey) {
-            Ok(ak) => Anchor { parent, ek, ak: ak.as_bytes() }.write(&mut content),
-            Err(error) => return Err(self.told(error)),
-        };
-        self.keep(content.ok_or(Failure::KeyUnavailable)?)
+    fn anchor_to(&mut self, parent: Name, ek: EkKey) -> Result<(), KeyFault> {
+        let (mut ak, mut content) = (KeyBlob::empty(), [0; ANCHOR_LEN_MAX]);
+        if let Err(error) = self.vault.make_into(Template::AttestationKey, &mut ak) {
+            return Err(self.told(&error));
+        }
+        let content = Anchor { parent, ek, ak: ak.as_bytes() }.write(&mut content);
+        self.keep(content.ok_or(KeyFault::Unavailable)?)
     }
 
     /// The endorsement key of the TPM. What else is told about it is not kept.
@@ -243,58 +250,51 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
         Ok(self.vault.endorsement(&mut room)?.key)
     }
 
-    /// The blob in the slot.
+    /// Reads the blob in the slot.
     #[inline(never)]
-    fn blob(&mut self, slot: Slot) -> Result<KeyBlob, Failure> {
+    fn read(&mut self, slot: Slot, key: &mut KeyBlob) -> Result<(), KeyFault> {
         let mut content = [0; SLOT_LEN_MAX];
         self.sectors.read(slot.index(), &mut content)?;
         let octets = match content::find(HEAD, &content) {
             Found::Body(octets) => octets,
             Found::Damaged => &[],
-            Found::Nothing => return Err(Failure::KeyLost),
+            Found::Nothing => return Err(KeyFault::Lost),
         };
-        match KeyBlob::parse(octets) {
-            Ok(blob) if blob.is(Template::DeviceKey) => Ok(blob),
-            _ => {
-                warn(format_args!("keys: slot {} damaged", slot.as_str()));
-                Err(Failure::KeyLost)
-            }
+        if key.read(octets).is_ok() && key.is(Template::DeviceKey) {
+            return Ok(());
         }
+        warn(format_args!("keys: slot {} damaged", slot.as_str()));
+        Err(KeyFault::Lost)
     }
 
     /// Whether there is a blob in the slot. One that cannot be read was cut off when it was written,
     /// before anybody was told of it.
     #[inline(never)]
     fn is_whole(&mut self, slot: Slot) -> bool {
-        self.blob(slot).is_ok()
+        self.read(slot, &mut KeyBlob::empty()).is_ok()
     }
 
     /// Has the TPM work with the slot's key.
     // The blob is not kept on the stack while the TPM is started, or looked at for what is wrong.
-    fn with_key<R>(
-        &mut self,
-        slot: Slot,
-        work: impl FnOnce(&mut Self, &KeyBlob) -> Result<R, VaultError<T::Error>>,
-    ) -> Result<R, Failure> {
+    fn with_key(&mut self, slot: Slot, work: Work<'_, T>) -> Result<(), KeyFault> {
         self.open()?;
         let outcome = self.work(slot, work)?;
         outcome.map_err(|error| self.told(&error))
     }
 
     #[inline(never)]
-    fn work<R>(
+    fn work(
         &mut self,
         slot: Slot,
-        work: impl FnOnce(&mut Self, &KeyBlob) -> Result<R, VaultError<T::Error>>,
-    ) -> Result<Result<R, VaultError<T::Error>>, Failure> {
-        match &self.blob(slot) {
-            Ok(blob) => Ok(work(self, blob)),
-            Err(failure) => Err(failure.clone()),
-        }
+        work: Work<'_, T>,
+    ) -> Result<Result<(), VaultError<T::Error>>, KeyFault> {
+        let mut key = KeyBlob::empty();
+        self.read(slot, &mut key)?;
+        Ok(work(&mut self.vault, &key))
     }
 
     /// Puts a key into the slot.
-    fn put(&mut self, slot: Slot, source: KeySource) -> Result<(), Failure> {
+    fn put(&mut self, slot: Slot, source: KeySource) -> Result<(), KeyFault> {
         match source {
             KeySource::Fresh => self.make(slot),
             KeySource::Other => {
@@ -305,66 +305,35 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
     }
 
     #[inline(never)]
-    fn make(&mut self, slot: Slot) -> Result<(), Failure> {
-        match &self.vault.make(Template::DeviceKey) {
-            Ok(blob) => self.write(slot, blob),
-            Err(error) => Err(self.told(error)),
+    fn make(&mut self, slot: Slot) -> Result<(), KeyFault> {
+        let mut key = KeyBlob::empty();
+        match self.vault.make_into(Template::DeviceKey, &mut key) {
+            Ok(()) => self.write(slot, &key),
+            Err(error) => Err(self.told(&error)),
         }
     }
 
     #[inline(never)]
-    fn copy(&mut self, slot: Slot) -> Result<(), Failure> {
-        match &self.blob(slot.other()) {
-            Ok(blob) => self.write(slot, blob),
-            Err(failure) => Err(failure.clone()),
-        }
+    fn copy(&mut self, slot: Slot) -> Result<(), KeyFault> {
+        let mut key = KeyBlob::empty();
+        self.read(slot.other(), &mut key)?;
+        self.write(slot, &key)
     }
 
     #[inline(never)]
-    fn write(&mut self, slot: Slot, blob: &KeyBlob) -> Result<(), Failure> {
+    fn write(&mut self, slot: Slot, blob: &KeyBlob) -> Result<(), KeyFault> {
         let mut content = [0; SLOT_LEN_MAX];
         let content = content::write(HEAD, &[blob.as_bytes()], &mut content);
-        self.sectors.replace(slot.index(), content.ok_or(Failure::KeyUnavailable)?)
-    }
-
-    fn ensured(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
-        self.anchored()?;
-        let probed = if self.is_whole(slot) { self.probe(slot) } else { Err(Failure::KeyLost) };
-        match probed {
-            Err(Failure::KeyLost) => self.put(slot, source)?,
-            outcome => outcome?,
-        }
-        Ok(Sha256::digest(self.spki(slot)?).into())
-    }
-
-    /// Solves the challenge, and has the attestation key state that the key is in this TPM; `None`
-    /// where there is no room for that.
-    #[inline(never)]
-    fn evidence(
-        &mut self,
-        blob: &KeyBlob,
-        (ek, ak): (&EkKey, &KeyBlob),
-        challenge: &Challenge<'_>,
-        out: &mut [u8],
-    ) -> Result<Option<usize>, VaultError<T::Error>> {
-        let Challenge { id, nonce, credential, encrypted_secret, .. } = challenge;
-        let secret = self.vault.activate(ek, ak, credential, encrypted_secret)?;
-        let Ok(spki) = spki_of(blob) else { return Ok(None) };
-        let qualifying = qualifying_data(secret.as_bytes(), id, nonce, &spki);
-        let mut room = [0; CERTIFIED_LEN_MAX];
-        let Statement { attest, signature } =
-            self.vault.certify(blob, ak, &qualifying, &mut room)?;
-        let evidence = Evidence { attest, signature, public: blob.public_area() };
-        Ok(evidence.attribute(out).map(<[u8]>::len).ok())
+        self.sectors.replace(slot.index(), content.ok_or(KeyFault::Unavailable)?)
     }
 
     /// Says what is in the way, and whether a key is lost by it.
-    fn told(&mut self, error: &VaultError<T::Error>) -> Failure {
+    fn told(&mut self, error: &VaultError<T::Error>) -> KeyFault {
         match error.trouble() {
             // The TPM is the one that is anchored, so it is the blob that is not what it was.
             Trouble::ForeignKey if self.is_anchored => {
                 warn(format_args!("keys: blob changed"));
-                Failure::KeyLost
+                KeyFault::Lost
             }
             Trouble::ParentChanged { found, expected } if self.is_anchored => {
                 self.explain(found, expected)
@@ -378,19 +347,20 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
     }
 
     #[inline(never)]
-    fn anchored_ek(&mut self) -> Result<EkKey, Failure> {
+    fn anchored_ek(&mut self) -> Result<EkKey, KeyFault> {
         Ok(self.known_anchor(&mut [0; ANCHOR_LEN_MAX])?.ek)
     }
 
     #[inline(never)]
-    fn anchored_ak(&mut self) -> Result<KeyBlob, Failure> {
-        let key = self.known_anchor(&mut [0; ANCHOR_LEN_MAX])?.key();
-        key.ok_or(Failure::KeyUnavailable)
+    fn read_anchored_ak(&mut self, ak: &mut KeyBlob) -> Result<(), KeyFault> {
+        let mut content = [0; ANCHOR_LEN_MAX];
+        let anchor = self.known_anchor(&mut content)?;
+        ak.read(anchor.ak).map_err(|_| KeyFault::Unavailable)
     }
 
     /// The same TPM with other keys, or another TPM? Its endorsement key knows.
     #[inline(never)]
-    fn explain(&mut self, found: NameHead, expected: NameHead) -> Failure {
+    fn explain(&mut self, found: NameHead, expected: NameHead) -> KeyFault {
         let ek = match self.anchored_ek() {
             Ok(ek) => ek,
             Err(failure) => return failure,
@@ -398,34 +368,44 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
         match self.vault.recognises(&ek) {
             Ok(true) => {
                 warn(format_args!("TPM cleared: {found}, was {expected}"));
-                Failure::KeyLost
+                KeyFault::Lost
             }
             Ok(false) => {
                 error(format_args!("TPM swapped: expected {}", ek.name.head()));
-                Failure::KeyUnavailable
+                KeyFault::Unavailable
             }
             Err(error) => say(&error),
         }
     }
 }
 
-fn say<E: fmt::Display>(error: &VaultError<E>) -> Failure {
+fn say<E: fmt::Display>(error: &VaultError<E>) -> KeyFault {
     warn(format_args!("TPM {}", Told(error)));
-    Failure::KeyUnavailable
+    KeyFault::Unavailable
 }
 
-fn spki_of(blob: &KeyBlob) -> Result<[u8; SPKI_LEN], Failure> {
-    p256_spki(&blob.point()).map_err(|_| Failure::KeyLost)
+fn spki_of(blob: &KeyBlob) -> Result<[u8; SPKI_LEN], KeyFault> {
+    p256_spki(&blob.point()).map_err(|_| KeyFault::Lost)
 }
 
-impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> Keys for TpmKeys<F, T> {
-    async fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], Failure> {
-        self.ensured(slot, source)
-    }
-
-    async fn erase(&mut self, slot: Slot) -> Result<(), Failure> {
-        self.sectors.erase(slot.index())
-    }
+/// Solves the challenge, and has the attestation key state that the key is in this TPM; 0 octets
+/// where there is no room for that.
+#[inline(never)]
+fn evidence<T: Transact>(
+    vault: &mut Vault<T>,
+    key: &KeyBlob,
+    (ek, ak): (&EkKey, &KeyBlob),
+    challenge: &Challenge<'_>,
+    out: &mut [u8],
+) -> Result<usize, VaultError<T::Error>> {
+    let Challenge { id, nonce, credential, encrypted_secret, .. } = challenge;
+    let secret = vault.activate(ek, ak, credential, encrypted_secret)?;
+    let Ok(spki) = spki_of(key) else { return Ok(0) };
+    let qualifying = qualifying_data(secret.as_bytes(), id, nonce, &spki);
+    let mut room = [0; CERTIFIED_LEN_MAX];
+    let Statement { attest, signature } = vault.certify(key, ak, &qualifying, &mut room)?;
+    let evidence = Evidence { attest, signature, public: key.public_area() };
+    Ok(evidence.attribute(out).map_or(0, <[u8]>::len))
 }
 
 impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> KeyStore
@@ -439,30 +419,52 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> KeyStor
         "tpm"
     }
 
-    fn spki(&mut self, slot: Slot) -> Result<[u8; SPKI_LEN], Failure> {
-        match &self.blob(slot) {
-            Ok(blob) => spki_of(blob),
-            Err(failure) => Err(failure.clone()),
+    fn ensure(&mut self, slot: Slot, source: KeySource) -> Result<[u8; 32], KeyFault> {
+        self.anchored()?;
+        let probed = if self.is_whole(slot) { self.probe(slot) } else { Err(KeyFault::Lost) };
+        match probed {
+            Err(KeyFault::Lost) => self.put(slot, source)?,
+            outcome => outcome?,
         }
+        Ok(Sha256::digest(self.spki(slot)?).into())
     }
 
-    fn probe(&mut self, slot: Slot) -> Result<(), Failure> {
-        self.with_key(slot, |keys, blob| keys.vault.probe(blob))
+    fn erase(&mut self, slot: Slot) -> Result<(), KeyFault> {
+        self.sectors.erase(slot.index())
     }
 
-    fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<[u8; SIGNATURE_LEN], Failure> {
-        self.with_key(slot, |keys, blob| keys.vault.sign(blob, digest))
+    fn spki(&mut self, slot: Slot) -> Result<[u8; SPKI_LEN], KeyFault> {
+        let mut key = KeyBlob::empty();
+        self.read(slot, &mut key)?;
+        spki_of(&key)
     }
 
-    fn introduction<'b>(&mut self, out: &'b mut [u8]) -> Result<Option<Introduction<'b>>, Failure> {
+    fn probe(&mut self, slot: Slot) -> Result<(), KeyFault> {
+        self.with_key(slot, &mut |vault, key| vault.probe(key))
+    }
+
+    fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<[u8; SIGNATURE_LEN], KeyFault> {
+        let mut signature = [0; SIGNATURE_LEN];
+        self.with_key(slot, &mut |vault, key| {
+            signature = vault.sign(key, digest)?;
+            Ok(())
+        })?;
+        Ok(signature)
+    }
+
+    fn introduction<'b>(
+        &mut self,
+        out: &'b mut [u8],
+    ) -> Result<Option<Introduction<'b>>, KeyFault> {
         self.open()?;
         // Nothing is told of a TPM that is not the anchored one.
         self.parent()?;
-        let ak = self.anchored_ak()?;
+        let mut ak = KeyBlob::empty();
+        self.read_anchored_ak(&mut ak)?;
         let ak_public = ak.public_area();
         let split = out.len().checked_sub(ak_public.len());
         let parts = split.and_then(|at| out.split_at_mut_checked(at));
-        let (front, back) = parts.ok_or(Failure::KeyUnavailable)?;
+        let (front, back) = parts.ok_or(KeyFault::Unavailable)?;
         back.copy_from_slice(ak_public);
         let found = self.vault.endorsement(front);
         let found = found.map_err(|error| self.told(&error))?;
@@ -479,16 +481,20 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> KeyStor
         slot: Slot,
         challenge: &Challenge<'_>,
         out: &mut [u8],
-    ) -> Result<usize, Failure> {
+    ) -> Result<usize, KeyFault> {
         self.open()?;
         let ek = self.introduced.map_or_else(|| self.anchored_ek(), Ok)?;
-        let ak = self.anchored_ak()?;
-        let written =
-            self.with_key(slot, |keys, blob| keys.evidence(blob, (&ek, &ak), challenge, out))?;
-        written.ok_or(Failure::KeyUnavailable)
+        let mut ak = KeyBlob::empty();
+        self.read_anchored_ak(&mut ak)?;
+        let mut len = 0;
+        self.with_key(slot, &mut |vault, key| {
+            len = evidence(vault, key, (&ek, &ak), challenge, out)?;
+            Ok(())
+        })?;
+        if len == 0 { Err(KeyFault::Unavailable) } else { Ok(len) }
     }
 
-    fn wipe(&mut self) -> Result<(), Failure> {
+    fn wipe(&mut self) -> Result<(), KeyFault> {
         (self.is_open, self.introduced) = (false, None);
         (0..SECTORS).try_for_each(|index| self.sectors.erase(index))
     }

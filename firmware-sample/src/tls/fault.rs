@@ -6,6 +6,7 @@ use embedded_io::ErrorKind;
 use fleetcert_core::event::Failure;
 
 use crate::console::show_code;
+use crate::keystore::KeyFault;
 use crate::verifier::Refusal;
 
 /// Why there is no connection, or not any more.
@@ -41,15 +42,6 @@ pub enum TlsError {
     Transport(ErrorKind),
 }
 
-/// Why a key did not sign.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyFault {
-    /// The key is gone for good.
-    Lost,
-    /// The key store did not answer, or refused; the key may still be there.
-    Unavailable,
-}
-
 /// What is wrong with a record, before anything of it is decrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordFault {
@@ -75,8 +67,7 @@ impl TlsError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::LocalCertificateTooLong { .. } => "certificate-too-long",
-            Self::LocalKey(KeyFault::Lost) => "key-lost",
-            Self::LocalKey(KeyFault::Unavailable) => "key-unavailable",
+            Self::LocalKey(fault) => fault.code(),
             Self::PeerAlert { .. } => "peer-alert",
             Self::PeerEnded => "peer-ended",
             Self::PeerProtocol => "peer-protocol",
@@ -138,10 +129,8 @@ mod alert {
 impl From<TlsError> for Failure {
     fn from(error: TlsError) -> Self {
         match error {
-            TlsError::LocalKey(KeyFault::Lost) => Self::KeyLost,
-            TlsError::LocalCertificateTooLong { .. } | TlsError::LocalKey(_) => {
-                Self::KeyUnavailable
-            }
+            TlsError::LocalCertificateTooLong { .. } => Self::KeyUnavailable,
+            TlsError::LocalKey(fault) => fault.into(),
             TlsError::PeerAlert { description: None } => Self::OurIdentityRefused,
             TlsError::PeerAlert { description: Some(_) }
             | TlsError::PeerEnded

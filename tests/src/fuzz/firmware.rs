@@ -8,7 +8,7 @@ use embedded_io::{ErrorType, Read, Write};
 use fleetcert_core::der::Certificate;
 use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::enroll::{Enrollment, Provisioner};
-use fleetcert_core::port::{Keys as _, Storage as _};
+use fleetcert_core::port::Storage as _;
 use fleetcert_core::record::{
     CertificateBytes, Identity, KeySource, Record, Serial, Slot, SlotState,
 };
@@ -343,11 +343,11 @@ pub fn use_keys<T: Transact<Error: std::fmt::Display>>(flash: &mut FlashModel, t
     };
     let _refused = keys.vouch(Slot::A, &challenge, &mut [0; 2048]);
     for (slot, source) in [(Slot::A, KeySource::Fresh), (Slot::B, KeySource::Other)] {
-        if let Ok(made) = block_on(keys.ensure(slot, source)) {
+        if let Ok(made) = keys.ensure(slot, source) {
             assert_eq!(keys.spki(slot).map(|spki| Sha256::digest(spki).into()), Ok(made));
         }
     }
-    let _erased = block_on(keys.erase(Slot::B));
+    let _erased = keys.erase(Slot::B);
     keys.close();
     is_signed
 }
@@ -372,7 +372,7 @@ pub fn software_key(input: &[u8]) -> Reached {
         assert!(Portable.is_signed(point, &[0x5a; 32], signature));
     }
     // What is none is replaced by one.
-    let made = block_on(keys.ensure(Slot::A, KeySource::Fresh)).expect("flash is good");
+    let made = keys.ensure(Slot::A, KeySource::Fresh).expect("flash is good");
     assert_eq!(keys.spki(Slot::A).map(|spki| Sha256::digest(spki).into()), Ok(made));
     keys.sign(Slot::A, &[0x5a; 32]).expect("a key that was made");
     found.is_ok()

@@ -54,11 +54,20 @@ impl KeyBlob {
     /// [`KeyBlobError`]. Whether a TPM will load it only that TPM can say.
     pub fn parse(octets: &[u8]) -> Result<Self, KeyBlobError> {
         let mut blob = Self::empty();
-        let place = blob.octets.get_mut(..octets.len());
-        place.ok_or(KeyBlobError::TooLong { found: octets.len() })?.copy_from_slice(octets);
-        blob.len = octets.len();
-        blob.check()?;
+        blob.read(octets)?;
         Ok(blob)
+    }
+
+    /// Reads a stored key to where it stays, as [`KeyBlob::parse`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyBlobError`]; what is in `self` then is none.
+    pub fn read(&mut self, octets: &[u8]) -> Result<(), KeyBlobError> {
+        let place = self.octets.get_mut(..octets.len());
+        place.ok_or(KeyBlobError::TooLong { found: octets.len() })?.copy_from_slice(octets);
+        self.len = octets.len();
+        self.check()
     }
 
     /// Has `write` write the parts of a stored key: `TPM2B_PUBLIC ‖ TPM2B_PRIVATE`.
@@ -71,7 +80,9 @@ impl KeyBlob {
         Ok(())
     }
 
-    pub(super) const fn empty() -> Self {
+    /// Room for a key, and none yet: not to be used for anything else.
+    #[must_use]
+    pub const fn empty() -> Self {
         Self { octets: [0; KEY_BLOB_LEN_MAX], len: 0 }
     }
 
