@@ -38,7 +38,6 @@ use fleetcert_core::time::{Now, Wall};
 use p256::elliptic_curve::rand_core::RngCore as _;
 use static_cell::{ConstStaticCell, StaticCell};
 
-use crate::blocking::block_on;
 use crate::board::{Board, BoardError, Ending, Parts};
 use crate::console::{error, info, show_code};
 use crate::factory::{self, FACTORY_BUFFER_LEN, Factory};
@@ -145,7 +144,7 @@ fn live<B: Board>() -> Result<(), Stop> {
 fn assemble<B: Board>() -> Result<Option<Device<B>>, Stop> {
     let mut parts = take::<B>()?;
     let buffer = FACTORY.try_take().ok_or(Stop::Again)?;
-    let factory = block_on(factory::load(&mut parts.factory, buffer)).map_err(|why| {
+    let factory = factory::load(&mut parts.factory, buffer).map_err(|why| {
         error(format_args!("factory configuration: {why}"));
         Stop::Factory
     })?;

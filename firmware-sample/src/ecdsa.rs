@@ -76,14 +76,11 @@ pub fn can_verify<E: Ecdsa>(ecdsa: &E) -> bool {
 /// Whether signing, points and verification are right: what a board asks before keys are made with
 /// its own code.
 ///
-/// By the standard's example, and by a chain of signatures that begins with it. One example meets
-/// few of the carries that there can be in numbers of 256 bits.
+/// By a chain of signatures that begins with the standard's example: one example meets few of the
+/// carries that there can be in numbers of 256 bits. Each point and signature goes into the end of
+/// the chain, so that none can be another and the end the same.
 pub fn is_sound<E: Ecdsa + Signing>(ecdsa: &E) -> bool {
-    let digest = Sha256::digest(example::MESSAGE).into();
-    can_verify(ecdsa)
-        && ecdsa.point(&example::SECRET) == Some(example::POINT)
-        && ecdsa.sign(&example::SECRET, &digest) == Some(example::SIGNATURE)
-        && end_of_chain(ecdsa) == Some(example::END_OF_CHAIN)
+    can_verify(ecdsa) && end_of_chain(ecdsa) == Some(example::END_OF_CHAIN)
 }
 
 /// The digest after [`CHAIN_LEN`] signatures, each with a key and over a digest that are made of
@@ -109,7 +106,12 @@ fn end_of_chain<E: Ecdsa + Signing>(ecdsa: &E) -> Option<[u8; 32]> {
 /// nonce of one digest in 2^32 is another than the standard's, and no worse.
 #[cfg(any(test, all(feature = "p256-cm4", target_arch = "arm", target_os = "none")))]
 fn nonce(secret: &[u8; SECRET_LEN], digest: &[u8; 32]) -> Zeroizing<[u8; SECRET_LEN]> {
-    let nonce = rfc6979::generate_k::<Sha256, _>(secret.into(), &order::octets().into(), digest.into(), &[]);
+    let nonce = rfc6979::generate_k::<Sha256, _>(
+        secret.into(),
+        &order::octets().into(),
+        digest.into(),
+        &[],
+    );
     Zeroizing::new(nonce.into())
 }
 

@@ -182,9 +182,10 @@ impl<'a> Server<'a> {
     /// that is what an IPv4 address is, too. `None` for any other, and for port 0.
     #[must_use]
     pub fn new(host: &'a str, port: u16) -> Option<Self> {
-        let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
-        let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_plain);
-        let is_host = host.len() <= HOST_LEN_MAX && host.split('.').all(is_label);
+        let is_plain = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
+        let is_label = |label: &[u8]| (1..=63).contains(&label.len()) && label.iter().all(is_plain);
+        let mut labels = host.as_bytes().split(|octet| *octet == b'.');
+        let is_host = host.len() <= HOST_LEN_MAX && labels.all(is_label);
         (is_host && port != 0).then_some(Self { host, port })
     }
 
@@ -283,24 +284,23 @@ impl<'a> Factory<'a> {
     }
 
     fn parse_content(content: &'a [u8]) -> Result<Self, ParseError> {
-        let mut reader = Reader(content);
-        let policy = Policy::from_bits(reader.number(Field::Policy)?)
-            .ok_or(ParseError::Content(Field::Policy))?;
-        let factory = Self {
-            policy,
-            device_id: DeviceId::parse(reader.text(Field::DeviceId)?)
-                .map_err(|_| ParseError::Content(Field::DeviceId))?,
-            provisioner: reader
-                .server(Field::Provisioner)?
-                .ok_or(ParseError::Content(Field::Provisioner))?,
-            label: reader.optional(Field::Label, Label::parse)?,
-            server_root: reader.certificate()?,
-            token: reader.optional(Field::Token, Token::parse)?,
-            broker: reader.server(Field::Broker)?,
-        };
-        match reader.0.len() {
-            0 => Ok(factory),
-            len => Err(ParseError::Trailing { len }),
+        let mut reader = Reader { rest: content, fault: None };
+        let policy = Policy::from_bits(reader.number(Field::Policy));
+        let policy = reader.required(Field::Policy, policy);
+        let device_id = DeviceId::parse(reader.text(Field::DeviceId)).ok();
+        let device_id = reader.required(Field::DeviceId, device_id);
+        let provisioner = reader.server(Field::Provisioner);
+        let provisioner = reader.required(Field::Provisioner, provisioner);
+        let label = reader.optional(Field::Label, |text| Label::parse(text).ok());
+        let server_root = reader.certificate();
+        let token = reader.optional(Field::Token, |text| Token::parse(text).ok());
+        let broker = reader.server(Field::Broker);
+        let len = reader.rest.len();
+        match (policy, device_id, provisioner, reader.fault) {
+            (Some(policy), Some(device_id), Some(provisioner), None) if len == 0 => {
+                Ok(Self { device_id, policy, provisioner, label, server_root, token, broker })
+            }
+            (.., fault) => Err(fault.unwrap_or(ParseError::Trailing { len })),
         }
     }
 
@@ -334,62 +334,75 @@ fn is_certificate(octets: &[u8]) -> bool {
     octets.len() <= CERTIFICATE_LEN_MAX && octets.first() == Some(&0x30)
 }
 
-/// What is left of the content.
-struct Reader<'a>(&'a [u8]);
+/// What is left of the content, and what was wrong with it first. It goes on behind a fault, with
+/// values that mean nothing: whoever has read all of it looks whether there was one.
+struct Reader<'a> {
+    rest: &'a [u8],
+    fault: Option<ParseError>,
+}
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize, field: Field) -> Result<&'a [u8], ParseError> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(ParseError::FieldLength(field))?;
-        self.0 = rest;
-        Ok(taken)
+    fn fail(&mut self, fault: ParseError) {
+        self.fault.get_or_insert(fault);
     }
 
-    fn array<const N: usize>(&mut self, field: Field) -> Result<[u8; N], ParseError> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(ParseError::FieldLength(field))?;
-        self.0 = rest;
-        Ok(*taken)
+    fn take(&mut self, len: usize, field: Field) -> &'a [u8] {
+        let Some((taken, rest)) = self.rest.split_at_checked(len) else {
+            self.fail(ParseError::FieldLength(field));
+            return &[];
+        };
+        self.rest = rest;
+        taken
     }
 
-    fn number(&mut self, field: Field) -> Result<u16, ParseError> {
-        self.array(field).map(u16::from_le_bytes)
+    fn octet(&mut self, field: Field) -> u8 {
+        self.take(1, field).first().copied().unwrap_or_default()
+    }
+
+    fn number(&mut self, field: Field) -> u16 {
+        u16::from_le_bytes([self.octet(field), self.octet(field)])
     }
 
     /// One octet of length, and so much text.
-    fn text(&mut self, field: Field) -> Result<&'a str, ParseError> {
-        let [len] = self.array(field)?;
-        let octets = self.take(usize::from(len), field)?;
-        core::str::from_utf8(octets).map_err(|_| ParseError::Content(field))
+    fn text(&mut self, field: Field) -> &'a str {
+        let len = self.octet(field);
+        let text = core::str::from_utf8(self.take(usize::from(len), field)).ok();
+        self.required(field, text).unwrap_or_default()
+    }
+
+    /// A value that must be there.
+    fn required<T>(&mut self, field: Field, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.fail(ParseError::Content(field));
+        }
+        value
     }
 
     /// Text that means something to `parse`; none at all is `None`.
-    fn optional<T, E>(
-        &mut self,
-        field: Field,
-        parse: impl FnOnce(&'a str) -> Result<T, E>,
-    ) -> Result<Option<T>, ParseError> {
-        match self.text(field)? {
-            "" => Ok(None),
-            text => parse(text).map(Some).map_err(|_| ParseError::Content(field)),
+    fn optional<T>(&mut self, field: Field, parse: impl FnOnce(&'a str) -> Option<T>) -> Option<T> {
+        match self.text(field) {
+            "" => None,
+            text => self.required(field, parse(text)),
         }
     }
 
     /// A host and a port; no host and port 0 is `None`.
-    fn server(&mut self, field: Field) -> Result<Option<Server<'a>>, ParseError> {
-        match (self.text(field)?, self.number(field)?) {
-            ("", 0) => Ok(None),
-            (host, port) => Server::new(host, port).map(Some).ok_or(ParseError::Content(field)),
+    #[inline(never)]
+    fn server(&mut self, field: Field) -> Option<Server<'a>> {
+        match (self.text(field), self.number(field)) {
+            ("", 0) => None,
+            (host, port) => self.required(field, Server::new(host, port)),
         }
     }
 
     /// Two octets of length, and so much DER.
-    fn certificate(&mut self) -> Result<&'a [u8], ParseError> {
-        let len = usize::from(self.number(Field::ServerRoot)?);
-        let octets = self.take(len, Field::ServerRoot)?;
-        if is_certificate(octets) {
-            Ok(octets)
-        } else {
-            Err(ParseError::Content(Field::ServerRoot))
+    fn certificate(&mut self) -> &'a [u8] {
+        let len = usize::from(self.number(Field::ServerRoot));
+        let octets = self.take(len, Field::ServerRoot);
+        if !is_certificate(octets) {
+            self.fail(ParseError::Content(Field::ServerRoot));
         }
+        octets
     }
 }
 

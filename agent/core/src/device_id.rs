@@ -59,11 +59,16 @@ impl DeviceId {
     ///
     /// [`DeviceIdError`] says what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, DeviceIdError> {
-        let first = text.chars().next().ok_or(DeviceIdError::Empty)?;
-        if matches!(first, '.' | '-') {
-            return Err(DeviceIdError::FirstCharacter { found: first });
+        match text.as_bytes() {
+            [] => return Err(DeviceIdError::Empty),
+            [first @ (b'.' | b'-'), ..] => {
+                return Err(DeviceIdError::FirstCharacter { found: char::from(*first) });
+            }
+            _ => {}
         }
-        if let Some((at, found)) = text.char_indices().find(|(_, c)| !is_allowed(*c)) {
+        if let Some(at) = text.bytes().position(|octet| !is_allowed(octet)) {
+            // What is before it is ASCII.
+            let found = text.get(at..).and_then(|rest| rest.chars().next()).unwrap_or_default();
             return Err(DeviceIdError::Character { found, at });
         }
         let too_long = DeviceIdError::Length { found: text.len() };
@@ -77,8 +82,8 @@ impl DeviceId {
     }
 }
 
-const fn is_allowed(c: char) -> bool {
-    matches!(c, 'A'..='Z' | 'a'..='z' | '0'..='9' | '.' | '_' | '-')
+const fn is_allowed(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'_' | b'-')
 }
 
 impl fmt::Debug for DeviceId {

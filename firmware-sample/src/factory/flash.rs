@@ -4,6 +4,8 @@ use core::fmt;
 
 use embedded_storage_async::nor_flash::ReadNorFlash;
 
+use crate::blocking::block_on;
+
 use super::{FACTORY_BUFFER_LEN, Factory, ParseError};
 
 /// Why there is no configuration.
@@ -20,11 +22,11 @@ pub enum FactoryError<E> {
 /// # Errors
 ///
 /// [`FactoryError`].
-pub async fn load<'b, F: ReadNorFlash>(
+pub fn load<'b, F: ReadNorFlash>(
     flash: &mut F,
     buffer: &'b mut [u8; FACTORY_BUFFER_LEN],
 ) -> Result<Factory<'b>, FactoryError<F::Error>> {
-    flash.read(0, buffer).await.map_err(FactoryError::Flash)?;
+    block_on(flash.read(0, buffer)).map_err(FactoryError::Flash)?;
     Factory::parse(buffer).map_err(FactoryError::Parse)
 }
 

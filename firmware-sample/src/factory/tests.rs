@@ -189,12 +189,12 @@ fn a_host_is_a_name_or_an_address() {
 fn a_block_is_read_from_flash() {
     let mut flash = FlashModel::blank(SECTOR_LEN);
     let mut buffer = [0; FACTORY_BUFFER_LEN];
-    let error = block_on(load(&mut flash, &mut buffer)).map(drop).unwrap_err();
+    let error = load(&mut flash, &mut buffer).map(drop).unwrap_err();
     assert!(matches!(error, FactoryError::Parse(ParseError::Erased)));
     let mut block = emitted(&usual());
     block.resize(block.len().next_multiple_of(4), 0xff);
     block_on(embedded_storage_async::nor_flash::NorFlash::write(&mut flash, 0, &block)).unwrap();
-    assert_eq!(block_on(load(&mut flash, &mut buffer)).unwrap(), usual());
+    assert_eq!(load(&mut flash, &mut buffer).unwrap(), usual());
 }
 
 /// Goal: a token is never shown, and what cannot be read back is not written.

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use embedded_io::{Read, Write};
+use embedded_io::{Read, Write as _};
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_tpm::transact::Transact;
 
@@ -15,16 +15,13 @@ use crate::keystore::KeyStore as _;
 use crate::net::{Net, NetError};
 
 /// Octets written to flash and read back: a multiple of every common word length.
-const PATTERN_LEN: usize = 256;
+const PATTERN_LEN: usize = 128;
 
 /// From the start to an address: three questions of a DHCP client.
 const LEASE_WAIT_MS_MAX: u64 = 15_000;
 
 /// From the question to the whole answer of the peer.
 const ANSWER_WAIT_MS_MAX: u64 = 10_000;
-
-/// Octets of the peer's line, at most.
-const LINE_LEN_MAX: usize = 80;
 
 /// `TPM2_Startup(TPM_SU_CLEAR)`. TPM 2.0 Part 3 §9.3
 const STARTUP_CLEAR: [u8; 12] = [0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x44, 0, 0];
@@ -39,13 +36,31 @@ const RANDOM_ANSWER_LEN: usize = 10 + 2 + 16;
 const ALREADY_STARTED: u32 = 0x100;
 
 /// What a test found wrong; the step has said the rest.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    Flash(&'static str),
+    FlashErase,
+    FlashEraseAgain,
+    /// Flash is not empty after it was erased.
+    FlashErased,
+    FlashRead,
+    FlashSectors,
+    FlashSize,
+    FlashWrite,
+    /// Flash does not hold what was written.
+    FlashWritten,
     Net(NetError),
-    Peer(&'static str),
-    Signatures(&'static str),
-    Tpm(&'static str),
+    /// The peer's answer ends before the line does.
+    PeerLine,
+    /// The peer has said another line.
+    PeerOther,
+    SignaturesSign,
+    SignaturesVerify,
+    TpmMalformed,
+    TpmRandom,
+    /// The TPM draws the same octets twice.
+    TpmRepeats,
+    TpmSilent,
+    TpmStartup,
 }
 
 impl From<NetError> for Trouble {
@@ -66,10 +81,10 @@ pub(super) fn factory(factory: &Factory<'_>) {
 /// Has the board's arithmetic verify what is known, and sign where keys are in software.
 pub(super) fn signatures<B: Board>() -> Result<(), Trouble> {
     if !ecdsa::can_verify(&B::Ecdsa::default()) {
-        return Err(Trouble::Signatures("verify"));
+        return Err(Trouble::SignaturesVerify);
     }
     if !B::Keys::is_sound() {
-        return Err(Trouble::Signatures("sign"));
+        return Err(Trouble::SignaturesSign);
     }
     info(format_args!("signatures: as in the known examples"));
     Ok(())
@@ -77,48 +92,53 @@ pub(super) fn signatures<B: Board>() -> Result<(), Trouble> {
 
 /// Erases, writes, reads, and erases the last sector, unless there is something in it.
 pub(super) fn flash<F: NorFlash>(flash: &mut F) -> Result<(), Trouble> {
-    let end = u32::try_from(flash.capacity()).map_err(|_| Trouble::Flash("size"))?;
-    let sector_len = u32::try_from(F::ERASE_SIZE).map_err(|_| Trouble::Flash("sectors"))?;
-    let start = end.checked_sub(sector_len).ok_or(Trouble::Flash("size"))?;
-    if content(flash, start)? != [0xff; PATTERN_LEN] {
+    let end = u32::try_from(flash.capacity()).map_err(|_| Trouble::FlashSize)?;
+    let sector_len = u32::try_from(F::ERASE_SIZE).map_err(|_| Trouble::FlashSectors)?;
+    let start = end.checked_sub(sector_len).ok_or(Trouble::FlashSize)?;
+    if !holds(flash, start, &|_| 0xff)? {
         info(format_args!("flash: last sector in use"));
         return Ok(());
     }
-    let pattern = core::array::from_fn(|i| u8::try_from(i & 0xff).unwrap_or(0) ^ 0x5a);
-    block_on(flash.erase(start, end)).map_err(|_| Trouble::Flash("erase"))?;
-    block_on(flash.write(start, &pattern)).map_err(|_| Trouble::Flash("write"))?;
-    if content(flash, start)? != pattern {
-        return Err(Trouble::Flash("written-wrong"));
+    let pattern = |at: usize| u8::try_from(at).unwrap_or(0) ^ 0x5a;
+    let written: [u8; PATTERN_LEN] = core::array::from_fn(pattern);
+    block_on(flash.erase(start, end)).map_err(|_| Trouble::FlashErase)?;
+    block_on(flash.write(start, &written)).map_err(|_| Trouble::FlashWrite)?;
+    if !holds(flash, start, &pattern)? {
+        return Err(Trouble::FlashWritten);
     }
-    block_on(flash.erase(start, end)).map_err(|_| Trouble::Flash("erase-again"))?;
-    if content(flash, start)? != [0xff; PATTERN_LEN] {
-        return Err(Trouble::Flash("not-erased"));
+    block_on(flash.erase(start, end)).map_err(|_| Trouble::FlashEraseAgain)?;
+    if !holds(flash, start, &|_| 0xff)? {
+        return Err(Trouble::FlashErased);
     }
-    info(format_args!(
-        "flash: {} octets in {sector_len} for keys; erases, writes, reads",
-        flash.capacity()
-    ));
+    info(format_args!("flash: {end} octets in {sector_len} for keys; erases, writes, reads"));
     Ok(())
 }
 
-fn content<F: NorFlash>(flash: &mut F, start: u32) -> Result<[u8; PATTERN_LEN], Trouble> {
+/// Whether the octets from `start` on are what `octet` says of each.
+fn holds<F: NorFlash>(
+    flash: &mut F,
+    start: u32,
+    octet: &dyn Fn(usize) -> u8,
+) -> Result<bool, Trouble> {
     let mut content = [0; PATTERN_LEN];
-    block_on(flash.read(start, &mut content)).map_err(|_| Trouble::Flash("read"))?;
-    Ok(content)
+    block_on(flash.read(start, &mut content)).map_err(|_| Trouble::FlashRead)?;
+    Ok((0..).map(octet).zip(content).all(|(expected, found)| expected == found))
 }
 
 pub(super) fn tpm<T: Transact<Error: fmt::Display>>(tpm: &mut T) -> Result<(), Trouble> {
     let mut answer = [0; RANDOM_ANSWER_LEN];
-    let started = command(tpm, &STARTUP_CLEAR, &mut answer)?;
-    if !matches!(started, 0 | ALREADY_STARTED) {
-        return Err(Trouble::Tpm("startup"));
+    if !matches!(command(tpm, &STARTUP_CLEAR, &mut answer)?, 0 | ALREADY_STARTED) {
+        return Err(Trouble::TpmStartup);
     }
-    let mut draw = || match command(tpm, &GET_RANDOM, &mut answer)? {
-        0 => Ok(answer),
-        _ => Err(Trouble::Tpm("random")),
-    };
-    if draw()? == draw()? {
-        return Err(Trouble::Tpm("random-repeats"));
+    let mut before = answer;
+    for _ in 0..2 {
+        before = answer;
+        if command(tpm, &GET_RANDOM, &mut answer)? != 0 {
+            return Err(Trouble::TpmRandom);
+        }
+    }
+    if answer == before {
+        return Err(Trouble::TpmRepeats);
     }
     info(format_args!("tpm: starts, and draws random octets"));
     Ok(())
@@ -132,11 +152,11 @@ fn command<T: Transact<Error: fmt::Display>>(
 ) -> Result<u32, Trouble> {
     let len = tpm.transact(command, answer).map_err(|why| {
         error(format_args!("TPM: {why}"));
-        Trouble::Tpm("silent")
+        Trouble::TpmSilent
     })?;
     match answer {
         [_, _, _, _, _, _, a, b, c, d, ..] if len >= 10 => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
-        _ => Err(Trouble::Tpm("malformed")),
+        _ => Err(Trouble::TpmMalformed),
     }
 }
 
@@ -147,57 +167,70 @@ pub(super) fn network<D: Link, C: Clock>(
 ) -> Result<(), Trouble> {
     let clock = net.clock();
     let lease = net.wait_for_lease(clock.now_ms().saturating_add(LEASE_WAIT_MS_MAX))?;
-    info(format_args!("network: {}", lease.address));
+    let ([a, b, c, d], prefix_len) = (lease.address.address().octets(), lease.address.prefix_len());
+    info(format_args!("network: {a}.{b}.{c}.{d}/{prefix_len}"));
     let deadline_ms = clock.now_ms().saturating_add(ANSWER_WAIT_MS_MAX);
     let server = factory.provisioner;
     let address = net.resolve(server.host(), deadline_ms)?;
     let mut connection = net.connect(address, server.port(), deadline_ms)?;
-    for part in ["fleetcert ", factory.device_id.as_str(), "\n"] {
+    let line = ["fleetcert ", factory.device_id.as_str(), "\n"];
+    for part in line {
         connection.write_all(part.as_bytes())?;
     }
     connection.flush()?;
-    let mut line = [0; LINE_LEN_MAX];
-    let line = read_line(&mut connection, &mut line)?;
-    let echo = line.strip_prefix("fleetcert ");
-    if echo != Some(factory.device_id.as_str()) {
-        return Err(Trouble::Peer("other-line"));
+    for part in line {
+        hear(&mut connection, part)?;
     }
     connection.close()?;
     info(format_args!("network: {}:{} answers", server.host(), server.port()));
     Ok(())
 }
 
-/// What comes before the first line feed.
-fn read_line<'b>(
-    connection: &mut impl Read<Error = NetError>,
-    buffer: &'b mut [u8; LINE_LEN_MAX],
-) -> Result<&'b str, Trouble> {
-    let mut len = 0;
-    loop {
-        let room = buffer.get_mut(len..).filter(|room| !room.is_empty());
-        let read = connection.read(room.ok_or(Trouble::Peer("long-line"))?)?;
-        let end = len + read;
-        let fresh = buffer.get(len..end).unwrap_or_default();
-        if let Some(at) = fresh.iter().position(|octet| *octet == b'\n') {
-            let line = buffer.get(..len + at).unwrap_or_default();
-            return str::from_utf8(line).map_err(|_| Trouble::Peer("no-text"));
+/// Expects to read this.
+fn hear(connection: &mut impl Read<Error = NetError>, text: &str) -> Result<(), Trouble> {
+    for expected in text.bytes() {
+        let mut octet = [0];
+        if connection.read(&mut octet)? == 0 {
+            return Err(Trouble::PeerLine);
         }
-        if read == 0 {
-            return Err(Trouble::Peer("no-line"));
+        if octet != [expected] {
+            return Err(Trouble::PeerOther);
         }
-        len = end;
+    }
+    Ok(())
+}
+
+impl Trouble {
+    /// A stable name, as `docs/serial.md` has it; that of the network is its own.
+    const fn code(self) -> &'static str {
+        match self {
+            Self::FlashErase => "flash.erase",
+            Self::FlashEraseAgain => "flash.erase-again",
+            Self::FlashErased => "flash.not-erased",
+            Self::FlashRead => "flash.read",
+            Self::FlashSectors => "flash.sectors",
+            Self::FlashSize => "flash.size",
+            Self::FlashWrite => "flash.write",
+            Self::FlashWritten => "flash.written-wrong",
+            Self::Net(_) => "net",
+            Self::PeerLine => "peer.no-line",
+            Self::PeerOther => "peer.other-line",
+            Self::SignaturesSign => "signatures.sign",
+            Self::SignaturesVerify => "signatures.verify",
+            Self::TpmMalformed => "tpm.malformed",
+            Self::TpmRandom => "tpm.random",
+            Self::TpmRepeats => "tpm.random-repeats",
+            Self::TpmSilent => "tpm.silent",
+            Self::TpmStartup => "tpm.startup",
+        }
     }
 }
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (part, code) = match self {
-            Self::Net(error) => return error.fmt(f),
-            Self::Flash(code) => ("test.flash", code),
-            Self::Peer(code) => ("test.peer", code),
-            Self::Signatures(code) => ("test.signatures", code),
-            Self::Tpm(code) => ("test.tpm", code),
-        };
-        show_code(f, part, code)
+        match self {
+            Self::Net(error) => error.fmt(f),
+            _ => show_code(f, "test", self.code()),
+        }
     }
 }
