@@ -24,8 +24,8 @@ use std::sync::Arc;
 use fleetcert_core::der::{Certificate, RENEWAL_ID_LEN_MAX};
 use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::enroll::{
-    self, Answer as Reply, AnswerError, Dated, EnrollAnswer, Enrollment, Label, LeafError,
-    Provisioner, Refusal, TOKEN_LEN_MAX, Token, check_leaf,
+    self, AnswerError, Dated, Enrollment, Label, LeafError, Provisioner, Refusal, TOKEN_LEN_MAX,
+    Token, Unanswered, check_leaf,
 };
 use fleetcert_core::est::csr::{CsrError, P256Signature, UnsignedRequest};
 use fleetcert_core::est::evidence::{BufferTooSmall, EVIDENCE_ATTRIBUTE_LEN_MAX};
@@ -237,9 +237,12 @@ impl Est {
             Err(error) => return Told::failed(error),
         };
         match line.exchange(len, &mut buffer).await {
-            Ok(raw) => raw.read(enroll::read_enroll, |answer| {
-                self.enrolled(answer, &spki_sha256).map_err(|error| credentials.explain(error))
-            }),
+            Ok(raw) => {
+                let Told { outcome, server_time } = raw.read(enroll::read_enroll, |certificate| {
+                    identity(&certificate, &spki_sha256, &self.config.device_id)
+                });
+                Told { outcome: outcome.map_err(|error| credentials.explain(error)), server_time }
+            }
             Err(error) => Told::failed(error),
         }
     }
@@ -263,21 +266,6 @@ impl Est {
         request.map(<[u8]>::len).map_err(EstError::Request)
     }
 
-    fn enrolled(
-        &self,
-        answer: EnrollAnswer<'_>,
-        spki_sha256: &[u8; 32],
-    ) -> Result<Identity, EstError> {
-        match answer {
-            EnrollAnswer::Busy { retry_after_s } => Err(EstError::Busy { retry_after_s }),
-            EnrollAnswer::Pending { retry_after_s } => Err(EstError::Pending { retry_after_s }),
-            EnrollAnswer::Refused(refusal) => Err(refusal.into()),
-            EnrollAnswer::Issued { certificate } => {
-                identity(&certificate, spki_sha256, &self.config.device_id)
-            }
-        }
-    }
-
     /// Asks which certificate the provisioner sees on a connection of `client`.
     pub async fn whoami(&self, client: &Client, reading: Reading) -> Told<Serial> {
         let nonce: [u8; NONCE_LEN] = match self.entropy.octets() {
@@ -293,8 +281,7 @@ impl Est {
         match self.line(client, reading).exchange(len, &mut buffer).await {
             Ok(raw) => raw.read(
                 |response| enroll::read_whoami(response, &nonce),
-                |answer| {
-                    let seen = done(answer)?;
+                |seen| {
                     if seen.device_id != self.config.device_id.as_str() {
                         return Err(EstError::WrongDevice { found: seen.device_id.to_owned() });
                     }
@@ -318,8 +305,7 @@ impl Est {
             Err(error) => return Told::failed(error),
         };
         match self.line(client, reading).exchange(len, &mut buffer).await {
-            Ok(raw) => raw.read(enroll::read_renewal_info, |answer| {
-                let info = done(answer)?;
+            Ok(raw) => raw.read(enroll::read_renewal_info, |info| {
                 let window = Window::new(info.start, info.end);
                 Ok(Advice { window, retry_after_s: info.retry_after_s })
             }),
@@ -428,11 +414,11 @@ impl<'b> Raw<'b> {
     /// Reads the answer, and the time as far as it is to be believed.
     fn read<A, T>(
         self,
-        parse: impl FnOnce(Response<'b>) -> Dated<A>,
+        parse: impl FnOnce(Response<'b>) -> Dated<'b, A>,
         take: impl FnOnce(A) -> Result<T, EstError>,
     ) -> Told<T> {
         let Dated { server_time, answer } = parse(self.response);
-        let outcome = answer.map_err(EstError::Answer).and_then(take);
+        let outcome = answer.map_err(EstError::from).and_then(take);
         let believed = server_time.and_then(|told| believable(told, &self.leaf));
         if let (Some(told), None) = (server_time, believed) {
             log::warn!("the provisioner says it is {}, outside its own certificate", told.0);
@@ -448,11 +434,14 @@ impl<T> Told<T> {
     }
 }
 
-fn done<T>(answer: Reply<'_, T>) -> Result<T, EstError> {
-    match answer {
-        Reply::Busy { retry_after_s } => Err(EstError::Busy { retry_after_s }),
-        Reply::Done(done) => Ok(done),
-        Reply::Refused(refusal) => Err(refusal.into()),
+impl From<Unanswered<'_>> for EstError {
+    fn from(unanswered: Unanswered<'_>) -> Self {
+        match unanswered {
+            Unanswered::Busy { retry_after_s } => Self::Busy { retry_after_s },
+            Unanswered::Pending { retry_after_s } => Self::Pending { retry_after_s },
+            Unanswered::Refused(refusal) => refusal.into(),
+            Unanswered::Unreadable(error) => Self::Answer(error),
+        }
     }
 }
 

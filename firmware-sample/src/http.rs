@@ -25,13 +25,12 @@ use embedded_io::{Read, Write};
 use fleetcert_core::der::{self, Certificate};
 use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::enroll::{
-    self, Answer, Dated, EnrollAnswer, Enrollment, LeafError, Provisioner, Refusal, Token,
-    check_leaf,
+    self, Dated, Enrollment, LeafError, Provisioner, Refusal, Token, Unanswered, check_leaf,
 };
 use fleetcert_core::event::Unfit;
 use fleetcert_core::http::{Progress, RequestError, Response, ResponseReader};
 use fleetcert_core::policy::Window;
-use fleetcert_core::port::{self, Advice};
+use fleetcert_core::port::Advice;
 use fleetcert_core::record::{Identity, Serial};
 use fleetcert_core::time::{Validity, Wall};
 use fleetcert_core::wire::{Challenge, ChallengeRequest, NONCE_LEN};
@@ -47,15 +46,6 @@ pub use self::fault::HttpError;
 /// certificates the TPM's endorsement key has: a head of 1 KiB, and 3 KiB for a request with
 /// evidence or a certificate, in base64.
 pub const BUFFER_LEN: usize = 4 * 1024;
-
-/// An outcome, with the time that the provisioner told, if it did and may be believed.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Told<T> {
-    /// The outcome.
-    pub outcome: Result<T, HttpError>,
-    /// The provisioner's time, within the validity of its certificate.
-    pub server_time: Option<Wall>,
-}
 
 /// What a request for a certificate is authenticated with.
 #[derive(Clone, Copy, Debug)]
@@ -90,12 +80,19 @@ pub struct Deadline<C> {
 
 /// A connection to the provisioner, with the memory for an exchange.
 pub struct Client<'c, S, C> {
-    stream: &'c mut S,
+    line: Line<'c, S, C>,
     /// When the server's certificate is valid.
     server: Validity,
     parties: Parties<'c>,
-    deadline: Deadline<C>,
     buffer: &'c mut [u8],
+    /// What the provisioner told in the last exchange, as far as it is to be believed.
+    server_time: Option<Wall>,
+}
+
+/// The connection itself.
+struct Line<'c, S, C> {
+    stream: &'c mut S,
+    deadline: Deadline<C>,
     is_spent: bool,
 }
 
@@ -109,135 +106,142 @@ impl<'c, S: Read<Error = TlsError> + Write<Error = TlsError>, C: Clock> Client<'
         deadline: Deadline<C>,
         buffer: &'c mut [u8],
     ) -> Self {
-        Self { stream, server, parties, deadline, buffer, is_spent: false }
+        let line = Line { stream, deadline, is_spent: false };
+        Self { line, server, parties, buffer, server_time: None }
     }
 
     /// Whether another exchange can be tried on this connection.
     #[must_use]
     pub const fn is_usable(&self) -> bool {
-        !self.is_spent
+        !self.line.is_spent
+    }
+
+    /// The time that the provisioner told in the last exchange, within the validity of its
+    /// certificate; with an answer or with a refusal.
+    #[must_use]
+    pub const fn server_time(&self) -> Option<Wall> {
+        self.server_time
     }
 
     /// Asks which certificate the provisioner sees on this connection: its serial number. `nonce`
     /// is random, and has to come back.
-    pub fn whoami(&mut self, nonce: &[u8; NONCE_LEN]) -> Told<Serial> {
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`], [`HttpError::PeerSawAnother`] among them.
+    pub fn whoami(&mut self, nonce: &[u8; NONCE_LEN]) -> Result<Serial, HttpError> {
         let Parties { device_id, provisioner } = self.parties;
-        let write = |out: &mut [u8]| enroll::whoami(provisioner, nonce, out).map(<[u8]>::len);
-        self.exchange(
-            write,
-            |response| enroll::read_whoami(response, nonce),
-            |answer| {
-                let seen = done(answer)?;
-                if seen.device_id != device_id.as_str() {
-                    return Err(HttpError::PeerSawAnother);
-                }
-                serial(seen.serial)
-            },
-        )
+        let written = enroll::whoami(provisioner, nonce, self.buffer).map(<[u8]>::len);
+        let seen = self.exchange(written, |response| enroll::read_whoami(response, nonce))?;
+        if seen.device_id != device_id.as_str() {
+            return Err(HttpError::PeerSawAnother);
+        }
+        serial(seen.serial)
     }
 
     /// Asks when to renew `certificate`, DER.
-    pub fn renewal_info(&mut self, certificate: &[u8]) -> Told<Advice> {
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`]; [`HttpError::CertificateUnfit`] if it is no certificate.
+    pub fn renewal_info(&mut self, certificate: &[u8]) -> Result<Advice, HttpError> {
         let mut text = [0; der::RENEWAL_ID_LEN_MAX];
-        let Some(renewal_id) = Certificate::parse(certificate)
+        let renewal_id = Certificate::parse(certificate)
             .ok()
             .and_then(|certificate| certificate.renewal_id(&mut text).ok())
-        else {
-            return Told::failed(HttpError::CertificateUnfit(Unfit::Form));
-        };
+            .ok_or(HttpError::CertificateUnfit(Unfit::Form))?;
         let provisioner = self.parties.provisioner;
-        self.exchange(
-            |out| enroll::renewal_info(provisioner, renewal_id, out).map(<[u8]>::len),
-            enroll::read_renewal_info,
-            |answer| {
-                let info = done(answer)?;
-                let window = Window::new(info.start, info.end);
-                Ok(Advice { window, retry_after_s: info.retry_after_s })
-            },
-        )
+        let written = enroll::renewal_info(provisioner, renewal_id, self.buffer).map(<[u8]>::len);
+        let info = self.exchange(written, enroll::read_renewal_info)?;
+        let window = Window::new(info.start, info.end);
+        Ok(Advice { window, retry_after_s: info.retry_after_s })
     }
 
     /// Asks what a TPM has to solve. The challenge lies in the buffer.
-    pub fn challenge(&mut self, message: &ChallengeRequest<'_>) -> Told<Challenge<'_>> {
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`]; a server that knows no challenges refuses.
+    pub fn challenge(
+        &mut self,
+        message: &ChallengeRequest<'_>,
+    ) -> Result<Challenge<'_>, HttpError> {
         let provisioner = self.parties.provisioner;
-        let write = |out: &mut [u8]| enroll::challenge(provisioner, message, out).map(<[u8]>::len);
-        self.exchange(write, enroll::read_challenge, done)
+        let written = enroll::challenge(provisioner, message, self.buffer).map(<[u8]>::len);
+        self.exchange(written, enroll::read_challenge)
     }
 
     /// Asks for a certificate (RFC 7030 §4.2), and checks that what comes is one for this device
     /// and for the key whose SubjectPublicKeyInfo has this SHA-256. It lies in `issued` then.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`], with nothing that may be used in `issued`.
     pub fn enroll(
         &mut self,
         enrollment: Enrollment<'_>,
         credential: Credential<'_>,
         spki_sha256: &[u8; 32],
         issued: &mut Identity,
-    ) -> Told<()> {
+    ) -> Result<(), HttpError> {
         let parties = self.parties;
-        self.exchange(
-            |out| write_enrollment(parties, enrollment, credential, out),
-            enroll::read_enroll,
-            |answer| enrolled(answer, spki_sha256, parties.device_id, issued),
-        )
+        let written = write_enrollment(parties, enrollment, credential, self.buffer);
+        let certificate = self.exchange(written, enroll::read_enroll)?;
+        keep(&certificate, spki_sha256, parties.device_id, issued)
     }
 
     /// One exchange, and the time as far as it is to be believed.
-    fn exchange<'b, A, T>(
+    fn exchange<'b, T>(
         &'b mut self,
-        write: impl FnOnce(&mut [u8]) -> Result<usize, RequestError>,
-        parse: impl FnOnce(Response<'b>) -> Dated<A>,
-        take: impl FnOnce(A) -> Result<T, HttpError>,
-    ) -> Told<T> {
-        let server = self.server;
-        let written = write(self.buffer);
-        match self.ask(written) {
-            Ok(response) => {
-                let Dated { server_time, answer } = parse(response);
-                let outcome = answer.map_err(HttpError::Answer).and_then(take);
-                Told { outcome, server_time: believable(server_time, server) }
-            }
-            Err(error) => Told::failed(error),
-        }
+        written: Result<usize, RequestError>,
+        read: impl FnOnce(Response<'b>) -> Dated<'b, T>,
+    ) -> Result<T, HttpError> {
+        self.server_time = None;
+        let Dated { server_time, answer } = read(self.line.ask(self.buffer, written)?);
+        self.server_time = believable(server_time, self.server);
+        Ok(answer?)
     }
+}
 
-    /// Sends what was written, and reads what is answered: all that exchanges have in common.
+impl<S: Read<Error = TlsError> + Write<Error = TlsError>, C: Clock> Line<'_, S, C> {
+    /// Sends what was written to the buffer, and reads what is answered into it.
     #[inline(never)]
-    fn ask(&mut self, written: Result<usize, RequestError>) -> Result<Response<'_>, HttpError> {
+    fn ask<'b>(
+        &mut self,
+        buffer: &'b mut [u8],
+        written: Result<usize, RequestError>,
+    ) -> Result<Response<'b>, HttpError> {
         let sent = match written {
             _ if self.is_spent => Err(HttpError::Spent),
-            Ok(len) => self.send(len),
+            Ok(len) => self.send(buffer.get(..len).unwrap_or_default()),
             Err(error) => Err(HttpError::Request(error)),
         };
         // A token was in it, perhaps.
-        self.buffer.zeroize();
+        buffer.zeroize();
         sent?;
-        let response = receive(self.stream, &self.deadline, self.buffer)?;
+        let response = self.receive(buffer)?;
         self.is_spent = response.head.closes();
         Ok(response)
     }
 
-    fn send(&mut self, len: usize) -> Result<(), HttpError> {
+    fn send(&mut self, request: &[u8]) -> Result<(), HttpError> {
         self.is_spent = true;
-        self.stream.write_all(self.buffer.get(..len).unwrap_or_default())?;
+        self.stream.write_all(request)?;
         self.stream.flush()?;
         Ok(())
     }
-}
 
-fn receive<'b, S: Read<Error = TlsError>, C: Clock>(
-    stream: &mut S,
-    deadline: &Deadline<C>,
-    buffer: &'b mut [u8],
-) -> Result<Response<'b>, HttpError> {
-    let mut reader = ResponseReader::new(buffer);
-    loop {
-        if deadline.clock.now_ms() >= deadline.at_ms {
-            return Err(HttpError::Late);
-        }
-        // An end that the server did not announce is an error of the stream, and no answer's end.
-        let received = stream.read(reader.space())?;
-        if reader.advance(received).map_err(HttpError::Response)? == Progress::Done {
-            return reader.finish().map_err(HttpError::Response);
+    fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Response<'b>, HttpError> {
+        let mut reader = ResponseReader::new(buffer);
+        loop {
+            if self.deadline.clock.now_ms() >= self.deadline.at_ms {
+                return Err(HttpError::Late);
+            }
+            // An end that the server did not announce is an error of the stream, and no answer's end.
+            let received = self.stream.read(reader.space())?;
+            if reader.advance(received)? == Progress::Done {
+                return Ok(reader.finish()?);
+            }
         }
     }
 }
@@ -267,20 +271,6 @@ fn write_enrollment(
         }
     };
     request.map(<[u8]>::len)
-}
-
-fn enrolled(
-    answer: EnrollAnswer<'_>,
-    spki_sha256: &[u8; 32],
-    device_id: &DeviceId,
-    issued: &mut Identity,
-) -> Result<(), HttpError> {
-    match answer {
-        EnrollAnswer::Busy { retry_after_s } => Err(HttpError::Busy { retry_after_s }),
-        EnrollAnswer::Pending { retry_after_s } => Err(HttpError::Pending { retry_after_s }),
-        EnrollAnswer::Refused(refusal) => Err(refused(refusal)),
-        EnrollAnswer::Issued { certificate } => keep(&certificate, spki_sha256, device_id, issued),
-    }
 }
 
 /// Checks an issued certificate, and keeps what decisions rest on.
@@ -319,11 +309,15 @@ fn serial(octets: &[u8]) -> Result<Serial, HttpError> {
     Serial::from_slice(octets).map_err(|_| HttpError::CertificateUnfit(Unfit::Form))
 }
 
-fn done<T>(answer: Answer<'_, T>) -> Result<T, HttpError> {
-    match answer {
-        Answer::Busy { retry_after_s } => Err(HttpError::Busy { retry_after_s }),
-        Answer::Done(done) => Ok(done),
-        Answer::Refused(refusal) => Err(refused(refusal)),
+impl From<Unanswered<'_>> for HttpError {
+    #[inline(never)]
+    fn from(unanswered: Unanswered<'_>) -> Self {
+        match unanswered {
+            Unanswered::Busy { retry_after_s } => Self::Busy { retry_after_s },
+            Unanswered::Pending { retry_after_s } => Self::Pending { retry_after_s },
+            Unanswered::Refused(refusal) => refused(refusal),
+            Unanswered::Unreadable(error) => Self::Answer(error),
+        }
     }
 }
 
@@ -339,27 +333,8 @@ fn refused(refusal: Refusal<'_>) -> HttpError {
     HttpError::Refused { status, reason }
 }
 
-impl<T> Told<T> {
-    /// The same, with what was taken away by `keep`.
-    pub fn keep(self, keep: impl FnOnce(T)) -> Told<()> {
-        Told { outcome: self.outcome.map(keep), server_time: self.server_time }
-    }
-
-    const fn failed(error: HttpError) -> Self {
-        Self { outcome: Err(error), server_time: None }
-    }
-}
-
-/// What the machine is told.
-impl<T> From<Told<T>> for port::Answer<T> {
-    fn from(told: Told<T>) -> Self {
-        let Told { outcome, server_time } = told;
-        Self { outcome: outcome.map_err(Into::into), server_time }
-    }
-}
-
 impl<S, C> fmt::Debug for Client<'_, S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("is_spent", &self.is_spent).finish_non_exhaustive()
+        f.debug_struct("Client").field("is_spent", &self.line.is_spent).finish_non_exhaustive()
     }
 }

@@ -6,9 +6,8 @@ use fleetcert_core::enroll::{Enrollment, Provisioner, Token};
 use fleetcert_core::est::csr::{P256Signature, UnsignedRequest};
 use fleetcert_core::event::Failure;
 use fleetcert_core::record::Identity;
-use fleetcert_firmware::http::{
-    BUFFER_LEN, Client, Credential, Deadline, HttpError, Parties, Told,
-};
+use fleetcert_core::time::Wall;
+use fleetcert_firmware::http::{BUFFER_LEN, Client, Credential, Deadline, HttpError, Parties};
 use fleetcert_firmware::tls::{Connection, Signer};
 use fleetcert_firmware::verifier::Server;
 use fleetcert_tests::lab::fake::{FakeServer, Manner};
@@ -26,6 +25,13 @@ const SPKI_PREFIX: &[u8; 26] = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x0
 
 fn spki(key: &SigningKey) -> Vec<u8> {
     [&SPKI_PREFIX[..], key.verifying_key().to_encoded_point(false).as_bytes()].concat()
+}
+
+/// What came of a question, and the time that was told and may be believed.
+#[derive(Debug)]
+struct Told<T> {
+    outcome: Result<T, HttpError>,
+    server_time: Option<Wall>,
 }
 
 /// A device on its way to the provisioner at `port`.
@@ -79,7 +85,8 @@ impl Caller {
         let has_identity = matches!(credential, Credential::Certificate);
         let mut issued = Identity::new();
         let Told { outcome, server_time } = self.ask(has_identity, |client| {
-            client.enroll(enrollment, credential, &spki_sha256, &mut issued)
+            let outcome = client.enroll(enrollment, credential, &spki_sha256, &mut issued);
+            Told { outcome, server_time: client.server_time() }
         });
         Told { outcome: outcome.map(|()| issued), server_time }
     }
@@ -103,10 +110,11 @@ fn a_device_enrolls_asks_and_renews() {
 
     let (serial, advice) = caller.ask(true, |client| {
         let serial = client.whoami(&NONCE);
-        assert!(serial.server_time.is_some() && client.is_usable(), "one connection is enough");
-        (serial, client.renewal_info(&first.certificate))
+        assert!(client.server_time().is_some() && client.is_usable(), "one connection is enough");
+        let outcome = client.renewal_info(&first.certificate);
+        (serial, Told { outcome, server_time: client.server_time() })
     });
-    assert_eq!(serial.outcome, Ok(first.serial.clone()));
+    assert_eq!(serial, Ok(first.serial.clone()));
     assert!(advice.server_time.is_some());
     let window = advice.outcome.or_fail("advice").window;
     assert!(window.is_some());
@@ -133,7 +141,7 @@ fn a_spent_token_and_another_devices_certificate_are_refused() {
     assert!(refused.server_time.is_some(), "who refuses tells the time as well");
 
     let seen = caller.ask(true, |client| client.whoami(&NONCE));
-    assert_eq!(seen.outcome, Err(HttpError::PeerSawAnother), "it is dev-1's");
+    assert_eq!(seen, Err(HttpError::PeerSawAnother), "it is dev-1's");
     assert_eq!(Failure::from(HttpError::PeerSawAnother), Failure::WrongCertificateSeen);
 }
 
@@ -158,7 +166,7 @@ fn garbage_and_half_answers_are_errors() {
         let server = FakeServer::start(0, &chain, Manner::Answer(says.to_vec()));
         caller.port = server.port();
         let told = caller.ask(false, |client| client.whoami(&NONCE));
-        let failure = Failure::from(told.outcome.err().or_fail("no answer"));
+        let failure = Failure::from(told.err().or_fail("no answer"));
         assert_eq!(failure, expected, "{}", String::from_utf8_lossy(says));
     }
 }

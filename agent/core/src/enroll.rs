@@ -26,8 +26,8 @@ use crate::wire::{
 };
 
 pub use self::answer::{
-    Answer, AnswerError, DETAIL_LEN_MAX, Dated, EnrollAnswer, RETRY_AFTER_S_DEFAULT, Refusal,
-    read_cacerts, read_challenge, read_enroll, read_renewal_info, read_whoami,
+    AnswerError, DETAIL_LEN_MAX, Dated, RETRY_AFTER_S_DEFAULT, Refusal, Unanswered, read_cacerts,
+    read_challenge, read_enroll, read_renewal_info, read_whoami,
 };
 pub use self::leaf::{LeafError, check_leaf};
 

@@ -9,7 +9,7 @@ use fleetcert_core::record::Slot;
 use fleetcert_core::wire::{CHALLENGE_ID_LEN, ChallengeRequest, VERSION};
 
 use super::line::Line;
-use super::{Est, EstError, Told, buffer, done};
+use super::{Est, EstError, Told, buffer};
 use crate::keystore::{Evidence, Introduction, KeyStore};
 use crate::tpm::chip::Challenge;
 
@@ -75,8 +75,7 @@ impl Est {
             Err(error) => return Told::failed(EstError::Request(error)),
         };
         match line.exchange(len, &mut buffer).await {
-            Ok(raw) => raw.read(enroll::read_challenge, |answer| {
-                let challenge = done(answer)?;
+            Ok(raw) => raw.read(enroll::read_challenge, |challenge| {
                 Ok(Challenge {
                     id: challenge.id,
                     nonce: challenge.nonce,

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::board::Board;
 use crate::console::warn;
-use crate::http::{BUFFER_LEN, Client, Credential, Deadline, HttpError, Parties, Told};
+use crate::http::{BUFFER_LEN, Client, Credential, Deadline, HttpError, Parties};
 use crate::keystore::{INTRODUCTION_LEN_MAX, Introduction, KeyFault, KeyStore as _, SPKI_LEN};
 use crate::store::Scratch;
 use crate::tls::{TlsError, Workspace};
@@ -56,7 +56,7 @@ pub(super) struct Provisioner<'e, 'd, B: Board> {
 type Exchange<'c, 'l, 't, B> = Client<'c, Stream<'l, 't, B>, <B as Board>::Clock>;
 
 /// What is asked over a connection.
-type Ask<'a, B> = &'a mut dyn FnMut(&mut Exchange<'_, '_, '_, B>) -> Told<()>;
+type Ask<'a, B> = &'a mut dyn FnMut(&mut Exchange<'_, '_, '_, B>) -> Result<(), HttpError>;
 
 /// What proves where a key is: octets of the attribute, and the challenge that it answers.
 struct Evidence {
@@ -94,7 +94,8 @@ impl<B: Board> Provisioner<'_, '_, B> {
         }
         let mut seen = None;
         let answer = self.exchange(Some(slot), &mut |client| {
-            client.whoami(&nonce).keep(|serial| seen = Some(serial))
+            seen = Some(client.whoami(&nonce)?);
+            Ok(())
         });
         with(answer, seen)
     }
@@ -105,8 +106,8 @@ impl<B: Board> Provisioner<'_, '_, B> {
         let (context, mut given) = (self.context, None);
         let answer = self.exchange(Some(slot), &mut |client| {
             let told = context.identity(slot, |identity| client.renewal_info(identity.certificate));
-            let told = told.unwrap_or_else(key_failed);
-            told.keep(|advice| given = Some(advice))
+            given = Some(told.map_err(key_error)??);
+            Ok(())
         });
         with(answer, given)
     }
@@ -154,11 +155,11 @@ fn converse<B: Board>(
     let deadline = Deadline { clock: context.clock, at_ms };
     let validity = stream.server_validity();
     let mut client = Client::new(stream, validity, parties, deadline, &mut message);
-    let told = ask(&mut client);
-    if let Err(error) = &told.outcome {
+    let asked = ask(&mut client);
+    if let Err(error) = &asked {
         warn(format_args!("provisioner {host}: {error}"));
     }
-    told.into()
+    Answer { outcome: asked.map_err(Failure::from), server_time: client.server_time() }
 }
 
 /// A key that is to have a certificate.
@@ -171,41 +172,32 @@ struct Applicant<'a, 'd, B: Board> {
 
 impl<B: Board> Applicant<'_, '_, B> {
     #[inline(never)]
-    fn enroll(&self, client: &mut Exchange<'_, '_, '_, B>) -> Told<()> {
-        let Ok(mut store) = self.context.store.try_borrow_mut() else {
-            return key_failed(KeyFault::Unavailable);
-        };
+    fn enroll(&self, client: &mut Exchange<'_, '_, '_, B>) -> Result<(), HttpError> {
+        let store = self.context.store.try_borrow_mut();
+        let mut store = store.map_err(|_| key_error(KeyFault::Unavailable))?;
         let draft = store.memory();
         let evidence = match self.request.source {
-            KeySource::Fresh => match self.attest(client, draft) {
-                Told { outcome: Ok(evidence), .. } => evidence,
-                Told { outcome: Err(error), server_time } => {
-                    return Told { outcome: Err(error), server_time };
-                }
-            },
+            KeySource::Fresh => self.attest(client, draft)?,
             // Its evidence was given with its first certificate.
             KeySource::Other => None,
         };
         let (attribute, rest) = draft.split_at_mut(EVIDENCE_ATTRIBUTE_LEN_MAX);
         let len = evidence.as_ref().map_or(0, |evidence| evidence.len);
-        let csr = match self.sign(attribute.get(..len).unwrap_or_default(), rest) {
-            Ok(csr) => csr,
-            Err(error) => return Told { outcome: Err(error), server_time: None },
-        };
+        let csr = self.sign(attribute.get(..len).unwrap_or_default(), rest)?;
         let challenge = evidence.map(|evidence| evidence.challenge);
-        let enrollment = Enrollment { id: self.request.id.0, csr, challenge };
-        self.ask(client, enrollment)
+        self.ask(client, Enrollment { id: self.request.id.0, csr, challenge })
     }
 
     #[inline(never)]
-    fn ask(&self, client: &mut Exchange<'_, '_, '_, B>, enrollment: Enrollment<'_>) -> Told<()> {
+    fn ask(
+        &self,
+        client: &mut Exchange<'_, '_, '_, B>,
+        enrollment: Enrollment<'_>,
+    ) -> Result<(), HttpError> {
         let spki_sha256 = Sha256::digest(self.spki).into();
-        match self.context.desk.issued() {
-            Some(mut issued) => {
-                client.enroll(enrollment, self.credential(), &spki_sha256, &mut issued)
-            }
-            None => key_failed(KeyFault::Unavailable),
-        }
+        let issued = self.context.desk.issued();
+        let mut issued = issued.ok_or_else(|| key_error(KeyFault::Unavailable))?;
+        client.enroll(enrollment, self.credential(), &spki_sha256, &mut issued)
     }
 
     fn credential(&self) -> Credential<'_> {
@@ -222,38 +214,31 @@ impl<B: Board> Applicant<'_, '_, B> {
         &self,
         client: &mut Exchange<'_, '_, '_, B>,
         draft: &mut [u8],
-    ) -> Told<Option<Evidence>> {
+    ) -> Result<Option<Evidence>, HttpError> {
         let is_required = self.context.factory.policy.attested_only;
-        let Ok(mut keys) = self.context.keys.try_borrow_mut() else {
-            return key_failed(KeyFault::Unavailable);
-        };
-        let introduction = match keys.introduction(draft) {
-            Ok(Some(introduction)) => introduction,
-            Ok(None) if is_required => {
+        let keys = self.context.keys.try_borrow_mut();
+        let mut keys = keys.map_err(|_| key_error(KeyFault::Unavailable))?;
+        let Some(introduction) = keys.introduction(draft).map_err(key_error)? else {
+            if is_required {
                 warn(format_args!("provisioner: keys are in no TPM, the factory requires it"));
-                return key_failed(KeyFault::Unavailable);
+                return Err(key_error(KeyFault::Unavailable));
             }
-            Ok(None) => return Told { outcome: Ok(None), server_time: None },
-            Err(fault) => return key_failed(fault),
+            return Ok(None);
         };
         let Introduction { ek_public, ek_certificates, ak_public } = introduction;
         let device_id = self.context.factory.device_id.as_str();
         let version = VERSION;
         let message =
             ChallengeRequest { version, device_id, ek_public, ek_certificates, ak_public };
-        let Told { outcome, server_time } = client.challenge(&message);
-        let outcome = match outcome {
-            Ok(challenge) => match keys.vouch(self.slot, &challenge, draft) {
-                Ok(len) => Ok(Some(Evidence { len, challenge: challenge.id })),
-                Err(fault) => return key_failed(fault),
-            },
+        let challenge = match client.challenge(&message) {
             Err(HttpError::Refused { status, .. }) if !is_required && UNKNOWN.contains(&status) => {
                 warn(format_args!("provisioner: knows no challenges; enrolling without evidence"));
-                Ok(None)
+                return Ok(None);
             }
-            Err(error) => Err(error),
+            answer => answer?,
         };
-        Told { outcome, server_time }
+        let len = keys.vouch(self.slot, &challenge, draft).map_err(key_error)?;
+        Ok(Some(Evidence { len, challenge: challenge.id }))
     }
 
     /// A PKCS#10 request for the key, signed by it (RFC 2986).
@@ -274,10 +259,6 @@ impl<B: Board> Applicant<'_, '_, B> {
 
 fn key_error(fault: KeyFault) -> HttpError {
     TlsError::LocalKey(fault).into()
-}
-
-fn key_failed<T>(fault: KeyFault) -> Told<T> {
-    Told { outcome: Err(key_error(fault)), server_time: None }
 }
 
 /// What the `Host` header says: the port too, unless it is that of HTTPS (RFC 9110 §4.2.2).

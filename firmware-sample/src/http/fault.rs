@@ -55,6 +55,12 @@ pub enum HttpError {
     Stream(TlsError),
 }
 
+impl From<ResponseError> for HttpError {
+    fn from(error: ResponseError) -> Self {
+        Self::Response(error)
+    }
+}
+
 impl From<TlsError> for HttpError {
     fn from(error: TlsError) -> Self {
         Self::Stream(error)

@@ -82,8 +82,28 @@ fn with_client<T>(
     ask(&mut Client::new(script, SERVER, parties, deadline, buffer))
 }
 
+/// What came of a question, and the time that was told and may be believed.
+#[derive(Debug, PartialEq, Eq)]
+struct Told<T> {
+    outcome: Result<T, HttpError>,
+    server_time: Option<Wall>,
+}
+
+impl<T> Told<T> {
+    const fn failed(error: HttpError) -> Self {
+        Self { outcome: Err(error), server_time: None }
+    }
+}
+
+fn whoami_until(script: &mut Script, at_ms: u64) -> Told<Serial> {
+    with_client(script, &mut [0; BUFFER_LEN], at_ms, |client| {
+        let outcome = client.whoami(&NONCE);
+        Told { outcome, server_time: client.server_time() }
+    })
+}
+
 fn whoami(script: &mut Script) -> Told<Serial> {
-    with_client(script, &mut [0; BUFFER_LEN], 1_000, |client| client.whoami(&NONCE))
+    whoami_until(script, 1_000)
 }
 
 /// An answer to [`whoami`] at `wall`.
@@ -110,7 +130,7 @@ fn enroll_with(script: &mut Script, buffer: &mut [u8], credential: Credential<'_
     let enrollment = Enrollment { id: [1; 16], csr: &[0x30; 300], challenge: None };
     with_client(script, buffer, 1_000, |client| {
         let issued = &mut Identity::new();
-        client.enroll(enrollment, credential, &[0; 32], issued).outcome.unwrap_err()
+        client.enroll(enrollment, credential, &[0; 32], issued).unwrap_err()
     })
 }
 
@@ -189,7 +209,7 @@ fn a_slow_server_meets_the_deadline() {
     let octets = seen("dev-1", 1_500_000);
     let parts: Vec<_> = octets.chunks(1).collect();
     let mut script = Script::new(&parts);
-    let told = with_client(&mut script, &mut [0; BUFFER_LEN], 20, |client| client.whoami(&NONCE));
+    let told = whoami_until(&mut script, 20);
     assert_eq!(told, Told::failed(HttpError::Late));
     assert_eq!(script.parts.len(), octets.len() - 19);
 }
@@ -241,12 +261,14 @@ fn a_connection_is_used_again_only_if_it_was_left_open() {
     let closed = answer(503, "Connection: close\r\n", b"");
     let mut script = Script::new(&[&open, &closed, &open]);
     with_client(&mut script, &mut [0; BUFFER_LEN], 1_000, |client| {
-        assert!(client.whoami(&NONCE).outcome.is_ok());
+        assert!(client.whoami(&NONCE).is_ok());
+        assert_eq!(client.server_time(), Some(Wall(1_500_000)));
         assert!(client.is_usable());
         let busy = HttpError::Busy { retry_after_s: None };
-        assert_eq!(client.whoami(&NONCE).outcome, Err(busy));
+        assert_eq!(client.whoami(&NONCE), Err(busy));
+        assert_eq!(client.server_time(), None, "of the last exchange");
         assert!(!client.is_usable());
-        assert_eq!(client.whoami(&NONCE).outcome, Err(HttpError::Spent));
+        assert_eq!(client.whoami(&NONCE), Err(HttpError::Spent));
     });
     assert_eq!(script.parts.len(), 1, "nothing was asked for");
 }
@@ -255,7 +277,7 @@ fn a_connection_is_used_again_only_if_it_was_left_open() {
 fn what_is_no_certificate_has_no_renewal_to_ask_about() {
     let mut script = Script::new(&[]);
     let told = with_client(&mut script, &mut [0; BUFFER_LEN], 9, |client| client.renewal_info(&[]));
-    assert_eq!(told.outcome, Err(HttpError::CertificateUnfit(Unfit::Form)));
+    assert_eq!(told, Err(HttpError::CertificateUnfit(Unfit::Form)));
     assert!(script.heard.is_empty());
 }
 

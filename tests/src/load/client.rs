@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fleetcert_core::device_id::DeviceId;
-use fleetcert_core::enroll::{self, EnrollAnswer, Enrollment, Provisioner, Token};
+use fleetcert_core::enroll::{self, Enrollment, Provisioner, Token};
 use fleetcert_core::est::csr::{P256Signature, UnsignedRequest, p256_spki};
 use fleetcert_core::http::{Progress, Response, ResponseReader};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -169,13 +169,10 @@ impl Device {
         let len = write(Enrollment { id: name, csr: &csr, challenge: None }, &mut buffer)?;
         let mut reader_space = [0; EXCHANGE_LEN_MAX];
         let response = self.exchange(&buffer[..len], &mut reader_space)?;
-        match enroll::read_enroll(response).answer.map_err(|error| error.to_string())? {
-            EnrollAnswer::Issued { certificate } => {
-                self.certificate = Some(certificate.as_der().to_vec());
-                Ok(())
-            }
-            other => Err(format!("no certificate: {other:?}").into()),
-        }
+        let certificate = enroll::read_enroll(response).answer;
+        let certificate = certificate.map_err(|error| format!("no certificate: {error:?}"))?;
+        self.certificate = Some(certificate.as_der().to_vec());
+        Ok(())
     }
 
     fn exchange<'b>(

@@ -19,47 +19,31 @@ pub const DETAIL_LEN_MAX: usize = 256;
 
 /// An answer, and the time that the provisioner told with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dated<T> {
+pub struct Dated<'b, T> {
     /// The provisioner's clock: of the message if it carries one, else of the `Date` header.
     pub server_time: Option<Wall>,
     /// What was answered.
-    pub answer: Result<T, AnswerError>,
+    pub answer: Result<T, Unanswered<'b>>,
 }
 
-/// What comes of a question.
+/// What comes of a question instead of an answer to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer<'b, T> {
+pub enum Unanswered<'b> {
     /// The provisioner, or what stands before it, cannot answer now (408, 429, 502, 503, 504).
     Busy {
         /// When to ask again, seconds, where it said.
         retry_after_s: Option<u32>,
     },
-    /// The answer.
-    Done(T),
-    /// The provisioner will not answer.
-    Refused(Refusal<'b>),
-}
-
-/// What comes of an enrollment (RFC 7030 §4.2.3).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EnrollAnswer<'b> {
-    /// The provisioner, or what stands before it, cannot answer now.
-    Busy {
-        /// When to ask again, seconds, where it said.
-        retry_after_s: Option<u32>,
-    },
-    /// Here it is; see [`check_leaf`](super::check_leaf).
-    Issued {
-        /// The issued certificate.
-        certificate: Certificate<'b>,
-    },
-    /// An operator has yet to approve: ask the same again, with the same key.
+    /// An operator has yet to approve of an enrollment (RFC 7030 §4.2.3): ask the same again, with
+    /// the same key.
     Pending {
         /// When to ask again, seconds; [`RETRY_AFTER_S_DEFAULT`] where it did not say.
         retry_after_s: u32,
     },
-    /// The provisioner will not issue.
+    /// The provisioner will not answer.
     Refused(Refusal<'b>),
+    /// What came cannot be read.
+    Unreadable(AnswerError),
 }
 
 /// A refusal.
@@ -112,20 +96,23 @@ impl Refusal<'_> {
     }
 }
 
+impl From<AnswerError> for Unanswered<'_> {
+    fn from(error: AnswerError) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
 /// Reads what [`simpleenroll`](super::simpleenroll) or [`simplereenroll`](super::simplereenroll)
-/// was answered (RFC 7030 §4.2.3). The body is decoded in place.
+/// was answered (RFC 7030 §4.2.3): the issued certificate, see [`check_leaf`](super::check_leaf).
+/// The body is decoded in place.
 #[must_use]
-pub fn read_enroll<'b>(response: Response<'b>) -> Dated<EnrollAnswer<'b>> {
+pub fn read_enroll<'b>(response: Response<'b>) -> Dated<'b, Certificate<'b>> {
     let head = response.head;
     let answer = if head.status() == 202 {
         let retry_after_s = head.retry_after_s().unwrap_or(RETRY_AFTER_S_DEFAULT);
-        Ok(EnrollAnswer::Pending { retry_after_s })
+        Err(Unanswered::Pending { retry_after_s })
     } else {
-        read(response, issued).map(|answer| match answer {
-            Answer::Busy { retry_after_s } => EnrollAnswer::Busy { retry_after_s },
-            Answer::Done(certificate) => EnrollAnswer::Issued { certificate },
-            Answer::Refused(refusal) => EnrollAnswer::Refused(refusal),
-        })
+        body(response).and_then(|body| Ok(issued(body)?))
     };
     Dated { server_time: head.date(), answer }
 }
@@ -133,81 +120,69 @@ pub fn read_enroll<'b>(response: Response<'b>) -> Dated<EnrollAnswer<'b>> {
 /// Reads what [`cacerts`](super::cacerts) was answered (RFC 7030 §4.1.3). The body is decoded in
 /// place.
 #[must_use]
-pub fn read_cacerts<'b>(response: Response<'b>) -> Dated<Answer<'b, CertificateBag<'b>>> {
-    Dated {
-        server_time: response.head.date(),
-        answer: read(response, |_, body| certificates(body)),
-    }
+pub fn read_cacerts<'b>(response: Response<'b>) -> Dated<'b, CertificateBag<'b>> {
+    let server_time = response.head.date();
+    Dated { server_time, answer: body(response).and_then(|body| Ok(certificates(body)?)) }
 }
 
 /// Reads what [`whoami`](super::whoami) was answered, which must return its nonce.
 #[must_use]
-pub fn read_whoami<'b>(
-    response: Response<'b>,
-    nonce: &[u8; NONCE_LEN],
-) -> Dated<Answer<'b, WhoAmI<'b>>> {
+pub fn read_whoami<'b>(response: Response<'b>, nonce: &[u8; NONCE_LEN]) -> Dated<'b, WhoAmI<'b>> {
     let date = response.head.date();
-    let answer = read(response, |head, body| {
-        check_media_type(head)?;
+    let answer = message(response).and_then(|body| {
         let message = WhoAmI::parse(body).map_err(AnswerError::Wire)?;
-        let (found, expected) = (message.nonce, *nonce);
-        if found == expected { Ok(message) } else { Err(AnswerError::Nonce) }
+        if message.nonce == *nonce { Ok(message) } else { Err(AnswerError::Nonce.into()) }
     });
-    let told = match &answer {
-        Ok(Answer::Done(message)) => Some(message.server_time),
-        _ => date,
-    };
+    let told = answer.as_ref().map_or(date, |message| Some(message.server_time));
     Dated { server_time: told, answer }
 }
 
 /// Reads what [`renewal_info`](super::renewal_info) was answered (the semantics of RFC 9773 §4.2).
 #[must_use]
-pub fn read_renewal_info<'b>(response: Response<'b>) -> Dated<Answer<'b, RenewalInfo>> {
+pub fn read_renewal_info<'b>(response: Response<'b>) -> Dated<'b, RenewalInfo> {
     let date = response.head.date();
-    let answer = read(response, |head, body| {
-        check_media_type(head)?;
+    let answer = message(response).and_then(|body| {
         let message = RenewalInfo::parse(body).map_err(AnswerError::Wire)?;
         let RenewalInfo { start, end, .. } = message;
-        if start < end { Ok(message) } else { Err(AnswerError::Window { start, end }) }
+        if start < end { Ok(message) } else { Err(AnswerError::Window { start, end }.into()) }
     });
-    let told = match &answer {
-        Ok(Answer::Done(message)) => Some(message.server_time),
-        _ => date,
-    };
+    let told = answer.as_ref().map_or(date, |message| Some(message.server_time));
     Dated { server_time: told, answer }
 }
 
 /// Reads what [`challenge`](super::challenge) was answered. A server without that question
 /// refuses with 404 or 405: it is an EST server, and evidence is nothing to it.
 #[must_use]
-pub fn read_challenge<'b>(response: Response<'b>) -> Dated<Answer<'b, Challenge<'b>>> {
+pub fn read_challenge<'b>(response: Response<'b>) -> Dated<'b, Challenge<'b>> {
     let date = response.head.date();
-    let answer = read(response, |head, body| {
-        check_media_type(head)?;
-        Challenge::parse(body).map_err(AnswerError::Wire)
-    });
-    let told = match &answer {
-        Ok(Answer::Done(message)) => Some(message.server_time),
-        _ => date,
-    };
+    let answer = message(response)
+        .and_then(|body| Challenge::parse(body).map_err(|error| AnswerError::Wire(error).into()));
+    let told = answer.as_ref().map_or(date, |message| Some(message.server_time));
     Dated { server_time: told, answer }
 }
 
-fn read<'b, T>(
-    response: Response<'b>,
-    done: impl FnOnce(ResponseHead<'b>, &'b mut [u8]) -> Result<T, AnswerError>,
-) -> Result<Answer<'b, T>, AnswerError> {
+/// The body of an answer that is one, whatever was asked.
+#[inline(never)]
+fn body<'b>(response: Response<'b>) -> Result<&'b mut [u8], Unanswered<'b>> {
     let Response { head, body } = response;
-    match head.status() {
-        200 => done(head, body).map(Answer::Done),
-        408 | 429 | 502..=504 => Ok(Answer::Busy { retry_after_s: head.retry_after_s() }),
-        status @ 400.. => Ok(Answer::Refused(Refusal {
+    Err(match head.status() {
+        200 => return Ok(body),
+        408 | 429 | 502..=504 => Unanswered::Busy { retry_after_s: head.retry_after_s() },
+        status @ 400.. => Unanswered::Refused(Refusal {
             status,
             reason: reason(head),
             detail: detail(head, body),
-        })),
-        found => Err(AnswerError::Status { found }),
-    }
+        }),
+        found => AnswerError::Status { found }.into(),
+    })
+}
+
+/// The body of an answer that is a message of ours.
+#[inline(never)]
+fn message<'b>(response: Response<'b>) -> Result<&'b [u8], Unanswered<'b>> {
+    let head = response.head;
+    let body = body(response)?;
+    if is_media_type(head, MEDIA_TYPE) { Ok(body) } else { Err(AnswerError::MediaType.into()) }
 }
 
 fn certificates<'b>(body: &'b mut [u8]) -> Result<CertificateBag<'b>, AnswerError> {
@@ -215,13 +190,9 @@ fn certificates<'b>(body: &'b mut [u8]) -> Result<CertificateBag<'b>, AnswerErro
     CertificateBag::parse(message).map_err(AnswerError::Cms)
 }
 
-fn issued<'b>(_: ResponseHead<'b>, body: &'b mut [u8]) -> Result<Certificate<'b>, AnswerError> {
+fn issued(body: &mut [u8]) -> Result<Certificate<'_>, AnswerError> {
     let der = certificates(body)?.only().map_err(AnswerError::Cms)?;
     Certificate::parse(der).map_err(AnswerError::Certificate)
-}
-
-fn check_media_type(head: ResponseHead<'_>) -> Result<(), AnswerError> {
-    if is_media_type(head, MEDIA_TYPE) { Ok(()) } else { Err(AnswerError::MediaType) }
 }
 
 /// RFC 9110 §8.3.1: whatever its case, and without parameters.

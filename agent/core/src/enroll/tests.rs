@@ -1,13 +1,14 @@
+use core::fmt::Debug;
 use std::format;
 use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
 use super::{
-    Answer, AnswerError, DETAIL_LEN_MAX, Dated, EnrollAnswer, Enrollment, LABEL_LEN_MAX, Label,
-    LeafError, NameError, Provisioner, RETRY_AFTER_S_DEFAULT, TOKEN_LEN_MAX, Token, cacerts,
-    challenge, check_leaf, read_cacerts, read_challenge, read_enroll, read_renewal_info,
-    read_whoami, renewal_info, simpleenroll, simplereenroll, whoami,
+    AnswerError, DETAIL_LEN_MAX, Dated, Enrollment, LABEL_LEN_MAX, Label, LeafError, NameError,
+    Provisioner, RETRY_AFTER_S_DEFAULT, TOKEN_LEN_MAX, Token, Unanswered, cacerts, challenge,
+    check_leaf, read_cacerts, read_challenge, read_enroll, read_renewal_info, read_whoami,
+    renewal_info, simpleenroll, simplereenroll, whoami,
 };
 use crate::der::{Certificate, CertificateError, CommonNameError, Part};
 use crate::device_id::DeviceId;
@@ -228,8 +229,15 @@ fn enroll_error(status: u16, body: &[u8]) -> AnswerError {
     with_response(status, "", body, |response| {
         let Dated { server_time, answer } = read_enroll(response);
         assert_eq!(server_time, DATED);
-        answer.unwrap_err()
+        unreadable(answer)
     })
+}
+
+fn unreadable<T: Debug>(answer: Result<T, Unanswered<'_>>) -> AnswerError {
+    match answer {
+        Err(Unanswered::Unreadable(error)) => error,
+        other => panic!("not unreadable: {other:?}"),
+    }
 }
 
 #[test]
@@ -240,7 +248,7 @@ fn an_issued_certificate_is_read_in_either_style_and_raw() {
         with_response(200, "", &body, |response| {
             let Dated { server_time, answer } = read_enroll(response);
             let certificate = Certificate::parse(LEAF).unwrap();
-            assert_eq!((server_time, answer), (DATED, Ok(EnrollAnswer::Issued { certificate })));
+            assert_eq!((server_time, answer), (DATED, Ok(certificate)));
         });
     }
 }
@@ -278,7 +286,7 @@ fn an_enrollment_that_waits_for_approval_says_how_long() {
         ("Retry-After: soon\r\n", RETRY_AFTER_S_DEFAULT),
     ] {
         with_response(202, headers, b"", |response| {
-            let expected = Ok(EnrollAnswer::Pending { retry_after_s });
+            let expected = Err(Unanswered::Pending { retry_after_s });
             assert_eq!(read_enroll(response), Dated { server_time: DATED, answer: expected });
         });
     }
@@ -288,12 +296,12 @@ fn an_enrollment_that_waits_for_approval_says_how_long() {
 fn a_busy_provisioner_says_when_to_come_back_if_it_does() {
     for status in [408, 429, 502, 503, 504] {
         with_response(status, "Retry-After: 7\r\n", b"", |response| {
-            let expected = EnrollAnswer::Busy { retry_after_s: Some(7) };
-            assert_eq!(read_enroll(response).answer, Ok(expected));
+            let expected = Unanswered::Busy { retry_after_s: Some(7) };
+            assert_eq!(read_enroll(response).answer, Err(expected));
         });
         with_response(status, "", b"", |response| {
-            let answer = read_cacerts(response).answer.unwrap();
-            assert!(matches!(answer, Answer::Busy { retry_after_s: None }));
+            let answer = read_cacerts(response).answer.unwrap_err();
+            assert_eq!(answer, Unanswered::Busy { retry_after_s: None });
         });
     }
 }
@@ -304,15 +312,15 @@ fn statuses_that_answer_nothing_are_errors_and_no_redirection_is_followed() {
         assert_eq!(enroll_error(found, b""), AnswerError::Status { found });
     }
     with_response(202, "", b"", |response| {
-        let error = read_cacerts(response).answer.unwrap_err();
+        let error = unreadable(read_cacerts(response).answer);
         assert_eq!(error, AnswerError::Status { found: 202 });
     });
 }
 
 fn refusal(status: u16, headers: &str, body: &str) -> (u16, String, String, bool) {
     with_response(status, headers, body.as_bytes(), |response| {
-        match read_enroll(response).answer.unwrap() {
-            EnrollAnswer::Refused(refusal) => {
+        match read_enroll(response).answer.unwrap_err() {
+            Unanswered::Refused(refusal) => {
                 let reason = refusal.reason.as_str().to_string();
                 (refusal.status, reason, refusal.detail.to_string(), refusal.is_revoked())
             }
@@ -358,8 +366,7 @@ fn text_for_people_is_one_short_line_without_controls() {
 fn the_certificates_of_the_authorities_are_read() {
     with_response(200, "", &base64_of(TWO_P7, Style::Line), |response| {
         let Dated { server_time, answer } = read_cacerts(response);
-        let Ok(Answer::Done(bag)) = answer else { panic!("no certificates: {answer:?}") };
-        assert_eq!((server_time, bag.collect::<Vec<_>>()), (DATED, vec![CA, GATEWAY]));
+        assert_eq!((server_time, answer.unwrap().collect::<Vec<_>>()), (DATED, vec![CA, GATEWAY]));
     });
 }
 
@@ -380,22 +387,22 @@ fn the_certificate_that_was_seen_is_read_with_the_time_of_the_message() {
     let mut out = [0; WhoAmI::MAX_LEN];
     let body = WHOAMI.emit(&mut out).unwrap();
     with_response(200, &ours(), body, |response| {
-        let expected = Dated { server_time: Some(Wall(1000)), answer: Ok(Answer::Done(WHOAMI)) };
+        let expected = Dated { server_time: Some(Wall(1000)), answer: Ok(WHOAMI) };
         assert_eq!(read_whoami(response, &NONCE), expected);
     });
     with_response(200, &ours(), body, |response| {
         let error = AnswerError::Nonce;
-        let expected = Dated { server_time: DATED, answer: Err(error) };
+        let expected = Dated { server_time: DATED, answer: Err(error.into()) };
         assert_eq!(read_whoami(response, &[0; 16]), expected);
     });
     for headers in ["", "Content-Type: application/json\r\n"] {
         with_response(200, headers, body, |response| {
-            assert_eq!(read_whoami(response, &NONCE).answer, Err(AnswerError::MediaType));
+            assert_eq!(read_whoami(response, &NONCE).answer, Err(AnswerError::MediaType.into()));
         });
     }
     with_response(200, &ours(), &body[1..], |response| {
         let error = AnswerError::Wire(WireError::Version { found: b'0' });
-        assert_eq!(read_whoami(response, &NONCE).answer, Err(error));
+        assert_eq!(read_whoami(response, &NONCE).answer, Err(error.into()));
     });
 }
 
@@ -412,10 +419,7 @@ fn the_renewal_window_is_read_and_must_have_a_length() {
         let mut out = [0; RenewalInfo::MAX_LEN];
         with_response(200, headers, info.emit(&mut out).unwrap(), |response| {
             let Dated { server_time, answer } = read_renewal_info(response);
-            let answer = answer.map(|answer| match answer {
-                Answer::Done(info) => info,
-                other => panic!("no window: {other:?}"),
-            });
+            let answer = answer.map_err(|error| unreadable(Err::<(), _>(error)));
             (server_time, answer)
         })
     };
@@ -427,7 +431,7 @@ fn the_renewal_window_is_read_and_must_have_a_length() {
     assert_eq!(ask(info(5, 6), ""), (DATED, Err(AnswerError::MediaType)));
     with_response(200, &ours(), b"", |response| {
         let error = AnswerError::Wire(WireError::Malformed);
-        assert_eq!(read_renewal_info(response).answer, Err(error));
+        assert_eq!(read_renewal_info(response).answer, Err(error.into()));
     });
 }
 
@@ -445,20 +449,21 @@ fn a_challenge_is_read_with_its_time() {
     let mut out = [0; Challenge::MAX_LEN];
     let body = wanted.emit(&mut out).unwrap();
     with_response(200, &ours(), body, |response| {
-        let expected = Dated { server_time: Some(Wall(1000)), answer: Ok(Answer::Done(wanted)) };
+        let expected = Dated { server_time: Some(Wall(1000)), answer: Ok(wanted) };
         assert_eq!(read_challenge(response), expected);
     });
     with_response(200, "", body, |response| {
-        let expected = Dated { server_time: DATED, answer: Err(AnswerError::MediaType) };
+        let error = AnswerError::MediaType;
+        let expected = Dated { server_time: DATED, answer: Err(error.into()) };
         assert_eq!(read_challenge(response), expected);
     });
     with_response(200, &ours(), &body[..body.len() - 1], |response| {
         let error = AnswerError::Wire(WireError::Malformed);
-        assert_eq!(read_challenge(response).answer, Err(error));
+        assert_eq!(read_challenge(response).answer, Err(error.into()));
     });
     with_response(404, "", b"", |response| {
-        let answer = read_challenge(response).answer.unwrap();
-        assert!(matches!(answer, Answer::Refused(refusal) if refusal.status == 404));
+        let answer = read_challenge(response).answer.unwrap_err();
+        assert!(matches!(answer, Unanswered::Refused(refusal) if refusal.status == 404));
     });
 }
 
