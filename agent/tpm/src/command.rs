@@ -380,10 +380,6 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// An answer that does not have the promised form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed;
-
 #[cfg(test)]
 mod tests {
     use super::*;

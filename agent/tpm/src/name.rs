@@ -127,8 +127,13 @@ impl fmt::Debug for Name {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_bytes().iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+        show(self.as_bytes(), f)
     }
+}
+
+/// Two digits an octet.
+fn show(octets: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    octets.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
 }
 
 impl fmt::Debug for NameHead {
@@ -139,7 +144,7 @@ impl fmt::Debug for NameHead {
 
 impl fmt::Display for NameHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+        show(&self.0, f)
     }
 }
 

@@ -21,7 +21,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::cfb::{self, Direction};
-use crate::command::{Code, Handle, Malformed, SessionAttributes, Writer, authorizations_at};
+use crate::command::{Code, Handle, SessionAttributes, Writer, authorizations_at};
 use crate::hash::{DIGEST_LEN_MAX, HashAlg};
 use crate::kdf::{Label, kdf_a, kdf_e};
 use crate::reader::Parts;
@@ -74,7 +74,7 @@ impl Salt {
     }
 }
 
-/// An HMAC session that is loaded. It authorizes with an empty password.
+/// An HMAC session that is loaded, or is to be. It authorizes with an empty password.
 pub(crate) struct Session {
     handle: Handle,
     key: Zeroizing<[u8; DIGEST_LEN]>,
@@ -89,10 +89,11 @@ struct Nonce {
 }
 
 impl Nonce {
-    fn new(octets: &[u8]) -> Result<Self, Malformed> {
-        let mut nonce = Self { octets: [0; DIGEST_LEN], len: octets.len() };
-        nonce.octets.get_mut(..octets.len()).ok_or(Malformed)?.copy_from_slice(octets);
-        Ok(nonce)
+    /// `None` if it is longer than a TPM's may be.
+    fn set(&mut self, octets: &[u8]) -> Option<()> {
+        self.octets.get_mut(..octets.len())?.copy_from_slice(octets);
+        self.len = octets.len();
+        Some(())
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -110,32 +111,30 @@ pub(crate) enum Unopened {
 }
 
 impl Session {
-    /// The session that `TPM2_StartAuthSession` has loaded as `handle` for our nonce and salt, and
-    /// answered with the nonce `theirs`.
-    pub(crate) fn new(
-        handle: Handle,
-        salt: &Salt,
-        ours: [u8; NONCE_LEN],
-        theirs: &[u8],
-    ) -> Result<Self, Malformed> {
-        let theirs = Nonce::new(theirs)?;
-        let mut key = Zeroizing::new([0; DIGEST_LEN]);
-        kdf_a(
-            HashAlg::Sha256,
-            &salt.secret[..],
-            Label::Ath,
-            theirs.as_bytes(),
-            &ours,
-            &mut key[..],
-        );
-        Ok(Self { handle, key, ours, theirs })
+    /// Room for a session: none is loaded.
+    pub(crate) fn none() -> Self {
+        let theirs = Nonce { octets: [0; DIGEST_LEN], len: 0 };
+        let key = Zeroizing::new([0; DIGEST_LEN]);
+        Self { handle: Handle::NULL, key, ours: [0; NONCE_LEN], theirs }
+    }
+
+    /// The session that `TPM2_StartAuthSession` has loaded as `handle` for our [fresh nonce] and
+    /// the salt, and answered with the nonce `theirs`. `None` if that is none.
+    ///
+    /// [fresh nonce]: Session::fresh_nonce
+    pub(crate) fn begin(&mut self, handle: Handle, salt: &Salt, theirs: &[u8]) -> Option<()> {
+        self.theirs.set(theirs)?;
+        self.handle = handle;
+        let (secret, label) = (&salt.secret[..], Label::Ath);
+        kdf_a(HashAlg::Sha256, secret, label, theirs, &self.ours, &mut self.key[..]);
+        Some(())
     }
 
     pub(crate) const fn handle(&self) -> Handle {
         self.handle
     }
 
-    /// Where a fresh nonce is drawn, before each command.
+    /// Where a fresh nonce is drawn, before each command, and before the session begins.
     pub(crate) const fn fresh_nonce(&mut self) -> &mut [u8] {
         &mut self.ours
     }
@@ -178,7 +177,7 @@ impl Session {
         attributes: SessionAttributes,
     ) -> Result<(), Unopened> {
         let mut parts = Parts::new(authorizations);
-        self.theirs = Nonce::new(parts.sized()).map_err(|Malformed| Unopened::Malformed)?;
+        self.theirs.set(parts.sized()).ok_or(Unopened::Malformed)?;
         let (found, hmac) = (SessionAttributes(parts.u8()), parts.sized());
         if !parts.is_whole() {
             return Err(Unopened::Malformed);

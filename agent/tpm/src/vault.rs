@@ -116,6 +116,12 @@ enum State {
     Unreachable,
 }
 
+/// Something that is done with a vault; what comes of it is kept by whoever does it.
+type Work<'w, V, E> = &'w mut dyn FnMut(&mut V) -> Result<(), Fault<E>>;
+
+/// The same with what is loaded as a handle.
+type Use<'w, V, E> = &'w mut dyn FnMut(&mut V, Handle) -> Result<(), Fault<E>>;
+
 impl<E> From<TpmError<E>> for Fault<E> {
     fn from(error: TpmError<E>) -> Self {
         Self::Tpm(error)
@@ -284,7 +290,13 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`].
     pub fn properties(&mut self) -> Result<Properties, VaultError<T::Error>> {
-        self.attempt(|vault| Ok(vault.tpm.properties()?))
+        let mut found = None;
+        self.attempt(&mut |vault| {
+            found = Some(vault.tpm.properties()?);
+            Ok(())
+        })?;
+        // It is there: what went well has left it.
+        found.ok_or(VaultError::Trouble(Trouble::Unreachable))
     }
 
     /// The Name of the storage primary: to be recorded with the first key made under it.
@@ -293,7 +305,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`], [`Trouble::ParentChanged`] and [`Trouble::OwnerAuthNeeded`] among them.
     pub fn parent(&mut self) -> Result<Name, VaultError<T::Error>> {
-        self.with_parent(|_, _| Ok(()))?;
+        self.with_parent(&mut |_, _| Ok(()))?;
         let primary = self.parent.as_ref();
         Ok(primary.ok_or(VaultError::Trouble(Trouble::Unreachable))?.name)
     }
@@ -304,7 +316,14 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`].
     pub fn random(&mut self) -> Result<Secret, VaultError<T::Error>> {
-        self.with_parent(|tpm, parent| tpm.random(parent))
+        let mut secret = Secret::empty();
+        self.with_parent(&mut |vault, handle| {
+            vault.use_parent(handle, |tpm, parent| {
+                secret = tpm.random(parent)?;
+                Ok(())
+            })
+        })?;
+        Ok(secret)
     }
 
     /// Makes a key.
@@ -331,7 +350,11 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         let mut octets = [0; TEMPLATE_LEN_MAX];
         let len = template.write(&mut octets).unwrap_or_default();
         let template = octets.get(..len).unwrap_or_default();
-        self.with_parent(|tpm, parent| key.write(|out| tpm.create(parent, template, out)))?;
+        self.with_parent(&mut |vault, handle| {
+            vault.use_parent(handle, |tpm, parent| {
+                key.write(|out| tpm.create(parent, template, out))
+            })
+        })?;
         key.check().map_err(|_| TpmError::Malformed { command: Code::Create })?;
         Ok(())
     }
@@ -342,7 +365,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`], [`Trouble::ForeignKey`] among them.
     pub fn probe(&mut self, key: &KeyBlob) -> Result<(), VaultError<T::Error>> {
-        self.with_key(key, |_, _| Ok(()))
+        self.with_key(key, &mut |_, _| Ok(()))
     }
 
     /// Signs a digest with a device key: r ‖ s, each of 32 octets.
@@ -355,7 +378,9 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         key: &KeyBlob,
         digest: &[u8; 32],
     ) -> Result<[u8; 64], VaultError<T::Error>> {
-        self.with_key(key, |vault, key| Ok(vault.tpm.sign(key, digest)?))
+        let mut signature = [0; 64];
+        self.with_key(key, &mut |vault, key| Ok(vault.tpm.sign(key, digest, &mut signature)?))?;
+        Ok(signature)
     }
 
     /// Has `ak` state that `key` is in this TPM. The statement and its signature are written to
@@ -371,11 +396,14 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         qualifying: &[u8; 32],
         out: &'a mut [u8],
     ) -> Result<Statement<'a>, VaultError<T::Error>> {
-        let Certified { attest_len, signature_len } = self.with_key(key, |vault, key| {
+        let mut certified = Certified { attest_len: 0, signature_len: 0 };
+        self.with_key(key, &mut |vault, key| {
             let ak = vault.load(ak)?;
-            let certified = vault.tpm.certify(key, ak, qualifying, out);
-            vault.flushed(ak, certified.map_err(Fault::Tpm))
+            let outcome = vault.tpm.certify(key, ak, qualifying, out);
+            let outcome = outcome.map(|parts| certified = parts);
+            vault.flushed(ak, outcome.map_err(Fault::Tpm))
         })?;
+        let Certified { attest_len, signature_len } = certified;
         let parts = out.split_at_checked(attest_len).and_then(|(attest, rest)| {
             Some(Statement { attest, signature: rest.get(..signature_len)? })
         });
@@ -383,33 +411,33 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     }
 
     /// Has the storage primary loaded for `work`.
-    fn with_parent<R>(
-        &mut self,
-        mut work: impl FnMut(&mut Tpm<T>, Parent<'_>) -> Result<R, TpmError<T::Error>>,
-    ) -> Result<R, VaultError<T::Error>> {
-        self.attempt(|vault| {
+    fn with_parent(&mut self, work: Use<'_, Self, T::Error>) -> Result<(), VaultError<T::Error>> {
+        self.attempt(&mut |vault| {
             let handle = vault.load_parent()?;
-            let outcome = match vault.parent_at(handle) {
-                Some((tpm, parent)) => work(tpm, parent).map_err(Fault::Tpm),
-                None => Err(Fault::State(State::Unreachable)),
-            };
+            let outcome = work(vault, handle);
             vault.flushed(handle, outcome)
         })
     }
 
-    /// The storage primary, which is loaded, and what to use it with.
-    fn parent_at(&mut self, handle: Handle) -> Option<(&mut Tpm<T>, Parent<'_>)> {
-        let Primary { name, point } = self.parent.as_ref()?;
-        Some((&mut self.tpm, Parent { handle, name, point }))
+    /// Has `work` use the storage primary, which is loaded as `handle`.
+    fn use_parent(
+        &mut self,
+        handle: Handle,
+        work: impl FnOnce(&mut Tpm<T>, Parent<'_>) -> Result<(), TpmError<T::Error>>,
+    ) -> Result<(), Fault<T::Error>> {
+        let Some(Primary { name, point }) = &self.parent else {
+            return Err(Fault::State(State::Unreachable));
+        };
+        work(&mut self.tpm, Parent { handle, name, point }).map_err(Fault::Tpm)
     }
 
     /// Has `key` loaded for `work`.
-    fn with_key<R>(
+    fn with_key(
         &mut self,
         key: &KeyBlob,
-        mut work: impl FnMut(&mut Self, Handle) -> Result<R, Fault<T::Error>>,
-    ) -> Result<R, VaultError<T::Error>> {
-        self.attempt(|vault| {
+        work: Use<'_, Self, T::Error>,
+    ) -> Result<(), VaultError<T::Error>> {
+        self.attempt(&mut |vault| {
             let handle = vault.load(key)?;
             let outcome = work(vault, handle);
             vault.flushed(handle, outcome)
@@ -417,40 +445,30 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     }
 
     /// Passes `outcome` on, with what is loaded as `handle` flushed, whatever came of it.
-    fn flushed<R>(
+    fn flushed(
         &mut self,
         handle: Handle,
-        outcome: Result<R, Fault<T::Error>>,
-    ) -> Result<R, Fault<T::Error>> {
+        outcome: Result<(), Fault<T::Error>>,
+    ) -> Result<(), Fault<T::Error>> {
         let flushed = self.tpm.flush(handle);
-        let value = outcome?;
-        flushed?;
-        Ok(value)
+        outcome?;
+        Ok(flushed?)
     }
 
     /// Has `work` done from its beginning, and once more if the TPM was reset or was full of what
     /// is ours. Begins with nothing of ours loaded.
-    fn attempt<R>(
-        &mut self,
-        mut work: impl FnMut(&mut Self) -> Result<R, Fault<T::Error>>,
-    ) -> Result<R, VaultError<T::Error>> {
+    fn attempt(&mut self, work: Work<'_, Self, T::Error>) -> Result<(), VaultError<T::Error>> {
         self.tpm.settle()?;
-        let mut is_last = false;
-        loop {
-            match work(self) {
-                Ok(value) => return Ok(value),
-                Err(fault) => self.mend(fault, is_last)?,
-            }
-            is_last = true;
+        if let Err(fault) = work(self) {
+            self.mend(fault)?;
+            work(self).map_err(|fault| self.explain(fault))?;
         }
+        Ok(())
     }
 
     /// Does what lets another attempt succeed where this one failed, or tells of the failure.
-    #[inline(never)]
-    fn mend(&mut self, fault: Fault<T::Error>, was_last: bool) -> Result<(), VaultError<T::Error>> {
-        let mended = if was_last {
-            Err(fault)
-        } else if fault.is(ResponseCode::is_stale) {
+    fn mend(&mut self, fault: Fault<T::Error>) -> Result<(), VaultError<T::Error>> {
+        let mended = if fault.is(ResponseCode::is_stale) {
             self.contexts.clear();
             self.start_up()
         } else if fault.is(ResponseCode::is_full) && self.tpm.sharing() == Sharing::Exclusive {
@@ -517,7 +535,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
                 Fault::Tpm(error)
             }
         });
-        let handle = self.without(parent, loaded, |&handle| handle)?;
+        let handle = self.without(parent, loaded)?;
         let kept = self.contexts.put(&name, |out| self.tpm.context_save(handle, out));
         self.tpm.unless_failed(handle, kept.or_else(only_lost_time))?;
         Ok(handle)
@@ -553,18 +571,17 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         Ok(handle)
     }
 
-    /// Flushes `parent`, and passes on what was loaded with its help; that is flushed, too, if the
-    /// parent's flush is a failure.
-    fn without<R>(
+    /// Flushes `parent`, and passes on the handle of what was loaded with its help; that is flushed,
+    /// too, if the parent's flush is a failure.
+    fn without(
         &mut self,
         parent: Handle,
-        loaded: Result<R, Fault<T::Error>>,
-        handle: impl FnOnce(&R) -> Handle,
-    ) -> Result<R, Fault<T::Error>> {
+        loaded: Result<Handle, Fault<T::Error>>,
+    ) -> Result<Handle, Fault<T::Error>> {
         let flushed = self.tpm.flush(parent);
-        let value = loaded?;
-        self.tpm.unless_failed(handle(&value), flushed)?;
-        Ok(value)
+        let handle = loaded?;
+        self.tpm.unless_failed(handle, flushed)?;
+        Ok(handle)
     }
 
     /// Saves the storage primary's context, if it is the one that was recorded, or seen first.

@@ -111,21 +111,21 @@ impl<T: Transact> Tpm<T> {
     ///
     /// # Errors
     ///
-    /// [`TpmError`].
+    /// [`TpmError`]; what is in `signature` is none then.
     pub fn sign(
         &mut self,
         key: Handle,
         digest: &[u8; 32],
-    ) -> Result<[u8; 2 * SCALAR_LEN], TpmError<T::Error>> {
+        signature: &mut [u8; 2 * SCALAR_LEN],
+    ) -> Result<(), TpmError<T::Error>> {
         let mut command = self.command(Code::Sign, &[key]);
         command.passwords(&[&[]]).sized(digest).u16(TpmAlgId::Null as u16);
         // No ticket: the key is not restricted, so that it signs what others hashed.
         command.u16(TpmSt::HashCheck as u16).u32(TpmRh::Null as u32).sized(&[]);
         let command = command.end();
         self.call(command)?;
-        let mut signature = [0; 2 * SCALAR_LEN];
-        self.expect(ecdsa(self.parameters(), &mut signature))?;
-        Ok(signature)
+        let is_one = ecdsa(self.parameters(), signature);
+        self.expect(is_one)
     }
 
     /// Has `ak` state that `key` is in this TPM, over up to 64 octets of the verifier's; writes the

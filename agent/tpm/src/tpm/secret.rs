@@ -7,7 +7,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::Tpm;
 use super::key::creation;
-use crate::command::{Code, Handle, Hierarchy, Malformed, SessionAttributes, TooLong, Writer};
+use crate::command::{Code, Handle, Hierarchy, SessionAttributes, TooLong, Writer};
 use crate::ek::policy::{self, EkPolicy};
 use crate::fault::TpmError;
 use crate::hash::HashAlg;
@@ -88,7 +88,8 @@ impl<T: Transact> Tpm<T> {
     /// [`TpmError`]. A TPM that gives fewer is [`TpmError::Malformed`].
     pub fn random(&mut self, parent: Parent<'_>) -> Result<Secret, TpmError<T::Error>> {
         const WANTED: u16 = 32;
-        let mut session = self.start_salted(parent)?;
+        let mut session = Session::none();
+        self.start_salted(parent, &mut session)?;
         let drawn = self.draw_in(&mut session, WANTED);
         self.unless_failed(session.handle(), drawn)
     }
@@ -122,7 +123,8 @@ impl<T: Transact> Tpm<T> {
         template: &[u8],
         out: &mut [u8],
     ) -> Result<usize, TpmError<T::Error>> {
-        let mut session = self.start_salted(parent)?;
+        let mut session = Session::none();
+        self.start_salted(parent, &mut session)?;
         let made = self.create_in(&mut session, parent, template);
         self.unless_failed(session.handle(), made)?;
         let mut parts = self.parameters();
@@ -214,23 +216,24 @@ impl<T: Transact> Tpm<T> {
     }
 
     /// Starts a session salted to `parent`. Part 3 §11.1.
+    #[inline(never)]
     pub(crate) fn start_salted(
         &mut self,
         parent: Parent<'_>,
-    ) -> Result<Session, TpmError<T::Error>> {
+        session: &mut Session,
+    ) -> Result<(), TpmError<T::Error>> {
         let salt = self.salt(parent.point)?;
-        let mut nonce = [0; NONCE_LEN];
-        self.entropy(&mut nonce)?;
+        self.entropy(session.fresh_nonce())?;
         let handles = [parent.handle, Handle::NULL];
         let mut command = self.command(Code::StartAuthSession, &handles);
-        salt.write(command.sized(&nonce));
+        salt.write(command.sized(session.fresh_nonce()));
         command.u8(TpmSe::Hmac as u8);
         command.u16(TpmAlgId::Aes as u16).u16(128).u16(TpmAlgId::Cfb as u16);
         let command = command.u16(TpmAlgId::Sha256 as u16).end();
         let handle = self.call(command)?;
-        let session = Session::new(handle, &salt, nonce, self.parameters().sized());
-        let session = session.map_err(|Malformed| self.malformed());
-        self.unless_failed(handle, session)
+        let is_begun = session.begin(handle, &salt, self.parameters().sized()).is_some();
+        let begun = self.expect(is_begun);
+        self.unless_failed(handle, begun)
     }
 
     /// Agrees on a salt with the key at `point`.

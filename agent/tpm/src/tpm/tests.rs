@@ -205,7 +205,8 @@ fn short_scalars_are_filled_up() {
         let len = (signature.len() as u32).to_be_bytes();
         let body = [&len[..], signature, &[0, 0, 1, 0, 0]].concat();
         let mut tpm = tpm(Sharing::Exclusive, [Turn::Answer(answer(0x8002, &body))]);
-        tpm.sign(Handle(0x8000_0000), &[1; 32])
+        let mut raw = [0; 64];
+        tpm.sign(Handle(0x8000_0000), &[1; 32], &mut raw).map(|()| raw)
     };
     let signature = |scheme: [u8; 4], r: &[u8], s: &[u8]| {
         [&scheme, &(r.len() as u16).to_be_bytes()[..], r, &(s.len() as u16).to_be_bytes(), s]

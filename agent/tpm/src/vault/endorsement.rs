@@ -129,7 +129,11 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         templates: &[EkTemplate],
         out: &'a mut [u8],
     ) -> Result<Endorsement<'a>, VaultError<T::Error>> {
-        let found = self.attempt(|vault| vault.find_endorsement(templates, out))?;
+        let mut found = Found { template: EkTemplate::P256, certificates_len: 0, area_len: 0 };
+        self.attempt(&mut |vault| {
+            found = vault.find_endorsement(templates, out)?;
+            Ok(())
+        })?;
         let parts = out.split_at_checked(found.certificates_len);
         let (certificates, rest) = parts.unwrap_or_default();
         let public_area = rest.get(..found.area_len).unwrap_or_default();
@@ -146,11 +150,16 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`]: it was not found out.
     pub fn recognises(&mut self, ek: &EkKey) -> Result<bool, VaultError<T::Error>> {
-        self.attempt(|vault| match vault.load_endorsement(ek) {
-            Ok(Usable { handle, .. }) => vault.released(handle, Ok(())).map(|()| true),
-            Err(Fault::State(State::NoEndorsementKey)) => Ok(false),
+        let mut is_there = false;
+        self.attempt(&mut |vault| match vault.load_endorsement(ek) {
+            Ok(Usable { handle, .. }) => {
+                is_there = true;
+                vault.released(handle, Ok(()))
+            }
+            Err(Fault::State(State::NoEndorsementKey)) => Ok(()),
             Err(fault) => Err(fault),
-        })
+        })?;
+        Ok(is_there)
     }
 
     /// Has the TPM open a credential that was made for this endorsement key and the Name of `ak`;
@@ -169,7 +178,7 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ) -> Result<Secret, VaultError<T::Error>> {
         let mut secret = Secret::empty();
         let name = ak.name();
-        self.with_key(ak, |vault, handle| {
+        self.with_key(ak, &mut |vault, handle| {
             let ak = Loaded { handle, name: &name };
             vault.open_sealed(&Sealed { ek, ak, credential, encrypted_secret }, &mut secret)
         })?;
@@ -338,18 +347,16 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
         sealed: &Sealed<'_>,
         secret: &mut Secret,
     ) -> Result<(), Fault<T::Error>> {
-        let mut session = self.start_session()?;
+        let mut session = Session::none();
+        self.start_session(&mut session)?;
         let opened = self.open_in(&mut session, sealed, secret);
         self.tpm.unless_failed(session.handle(), opened)
     }
 
-    fn start_session(&mut self) -> Result<Session, Fault<T::Error>> {
+    fn start_session(&mut self, session: &mut Session) -> Result<(), Fault<T::Error>> {
         let handle = self.load_parent()?;
-        let started = match self.parent_at(handle) {
-            Some((tpm, parent)) => tpm.start_salted(parent).map_err(Fault::Tpm),
-            None => Err(Fault::State(State::Unreachable)),
-        };
-        self.without(handle, started, Session::handle)
+        let started = self.use_parent(handle, |tpm, parent| tpm.start_salted(parent, session));
+        self.without(handle, started.map(|()| session.handle())).map(drop)
     }
 
     fn open_in(
