@@ -96,6 +96,7 @@ pub(super) fn identify() -> Result<(), &'static str> {
 }
 
 /// One command for `word`, then whether both chips did it.
+#[inline(never)]
 fn execute(word: *mut u32, first: u32, second: u32, limit_ms: u64) -> Result<(), FlashError> {
     let deadline_ms = VirtClock.now_ms().saturating_add(limit_ms);
     write(word, first);

@@ -36,15 +36,16 @@ const STATUS_DATA: u32 = 1 << 4;
 const STATUS_GO: u32 = 1 << 5;
 const STATUS_READY: u32 = 1 << 6;
 const STATUS_VALID: u32 = 1 << 7;
+const ANSWERED: u32 = STATUS_VALID | STATUS_DATA;
 
 /// `TIMEOUT_A`: until a locality is granted, or the FIFO takes or gives more.
-const SHORT_MS_MAX: u64 = 750;
+const SHORT_MS_MAX: u32 = 750;
 
 /// `TIMEOUT_B`: until the TPM is ready for a command.
-const READY_MS_MAX: u64 = 2_000;
+const READY_MS_MAX: u32 = 2_000;
 
 /// Until a command is answered: making an RSA key takes chips up to a minute.
-const ANSWER_MS_MAX: u64 = 120_000;
+const ANSWER_MS_MAX: u32 = 120_000;
 
 /// Octets of a response's header: tag, length, code.
 const HEADER_LEN: usize = 10;
@@ -98,8 +99,7 @@ impl Tis {
         wait(READY_MS_MAX, TisStep::Ready, || STATUS.read() & STATUS_READY != 0)?;
         send(command)?;
         STATUS.write(STATUS_GO);
-        let answered = STATUS_VALID | STATUS_DATA;
-        wait(ANSWER_MS_MAX, TisStep::Answer, || STATUS.read() & answered == answered)?;
+        wait(ANSWER_MS_MAX, TisStep::Answer, || STATUS.read() & ANSWERED == ANSWERED)?;
         let header = response.first_chunk_mut().ok_or(TisError::ResponseLength)?;
         receive(header)?;
         let [_, _, a, b, c, d, _, _, _, _]: [u8; HEADER_LEN] = *header;
@@ -174,16 +174,16 @@ fn receive(mut rest: &mut [u8]) -> Result<(), TisError> {
 
 /// Octets that the FIFO takes or gives at once: at least one.
 fn burst(during: TisStep) -> Result<usize, TisError> {
-    let mut burst = 0;
-    wait(SHORT_MS_MAX, during, || {
-        burst = STATUS.read() >> 8 & 0xffff;
-        burst != 0
-    })?;
-    Ok(usize::try_from(burst).unwrap_or(1))
+    wait(SHORT_MS_MAX, during, || burst_now() != 0)?;
+    Ok(burst_now())
 }
 
-fn wait(limit_ms: u64, during: TisStep, mut is_done: impl FnMut() -> bool) -> Result<(), TisError> {
-    let deadline_ms = VirtClock.now_ms().saturating_add(limit_ms);
+fn burst_now() -> usize {
+    usize::try_from(STATUS.read() >> 8 & 0xffff).unwrap_or_default()
+}
+
+fn wait(limit_ms: u32, during: TisStep, is_done: fn() -> bool) -> Result<(), TisError> {
+    let deadline_ms = VirtClock.now_ms().saturating_add(u64::from(limit_ms));
     while !is_done() {
         if VirtClock.now_ms() > deadline_ms {
             return Err(TisError::TimedOut { during });
