@@ -488,7 +488,7 @@ impl Inbox {
             return Ok(Some(incoming));
         }
         if !header.is_publish() {
-            return Err(PacketError::TooLong { found: len, max: RECEIVE_LEN });
+            return Err(PacketError::TooLong);
         }
         match packet::publish_head(header, received)? {
             Some((head, _)) => {

@@ -165,7 +165,8 @@ impl<'a, T: Read + ReadReady + Write + 'a> Connection<'a, T> {
     ) -> Result<(), TlsError> {
         let found = identity.as_ref().map_or(0, |identity| identity.certificate.len());
         let verified = if found > CERTIFICATE_LEN_MAX {
-            Err(TlsError::LocalCertificateTooLong { found, max: CERTIFICATE_LEN_MAX })
+            let found = u16::try_from(found).unwrap_or(u16::MAX);
+            Err(TlsError::LocalCertificateTooLong { found })
         } else if let Some(tls) = &mut self.tls {
             shake_hands(tls, peer, identity, rng, self.ledger)
         } else {

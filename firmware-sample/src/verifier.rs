@@ -43,6 +43,8 @@ use webpki::{EndEntityCert, KeyUsage};
 use self::budget::Budgeted;
 use self::certificate::{Outline, Role};
 use self::memory::{Memory, Recalling};
+use self::refusal::Refused;
+use crate::console::warn;
 
 pub use fleetcert_core::time::server::Server;
 pub use rustls_pki_types::ServerName;
@@ -123,15 +125,20 @@ impl<'a, E: Ecdsa> Verifier<'a, E> {
         let recalling = Recalling { ecdsa, memory, anchors };
         // Counts what is remembered, too: so the verdict is the same with and without.
         let budget = Budgeted::new(&recalling, SIGNATURES_MAX);
-        let verdict = Instants::of(server, reading).verify(Refusal::time_fault, |wall| {
+        let verdict = Instants::of(server, reading).verify(Refused::time_fault, |wall| {
             self.verify_at(&leaf, &issuers, name, wall, &budget)
         });
-        verdict.map_err(|refusal| match refusal {
-            _ if budget.is_overdrawn() => Refusal::SignaturesTooMany { max: SIGNATURES_MAX },
-            Refusal::AlgorithmUnsupported | Refusal::ServerKeyUnsupported if is_rsa(chain) => {
-                Refusal::RsaUnsupported
+        verdict.map_err(|Refused { refusal, overstepped }| {
+            if let Some(overstepped) = overstepped {
+                warn(format_args!("a certificate's time: {overstepped}"));
             }
-            other => other,
+            match refusal {
+                _ if budget.is_overdrawn() => Refusal::SignaturesTooMany,
+                Refusal::AlgorithmUnsupported | Refusal::ServerKeyUnsupported if is_rsa(chain) => {
+                    Refusal::RsaUnsupported
+                }
+                other => other,
+            }
         })
     }
 
@@ -144,11 +151,11 @@ impl<'a, E: Ecdsa> Verifier<'a, E> {
     fn sort<'c>(&self, chain: &[&'c [u8]]) -> Result<(CertificateDer<'c>, Issuers<'c>), Refusal> {
         let (leaf, rest) = chain.split_first().ok_or(Refusal::Unsent)?;
         if chain.len() > CERTIFICATES_MAX {
-            return Err(Refusal::ChainTooLong { found: chain.len(), max: CERTIFICATES_MAX });
+            return Err(Refusal::ChainTooLong);
         }
-        let found = chain.iter().map(|certificate| certificate.len()).sum();
-        if found > CHAIN_LEN_MAX {
-            return Err(Refusal::ChainTooLarge { found, max: CHAIN_LEN_MAX });
+        let len: usize = chain.iter().map(|certificate| certificate.len()).sum();
+        if len > CHAIN_LEN_MAX {
+            return Err(Refusal::ChainTooLarge);
         }
         let issuers = rest
             .iter()
@@ -165,7 +172,7 @@ impl<'a, E: Ecdsa> Verifier<'a, E> {
         name: &ServerName<'_>,
         wall: Wall,
         budget: &Budgeted<'_, Recalling<'_, '_, E>>,
-    ) -> Result<Verified, Refusal> {
+    ) -> Result<Verified, Refused> {
         let anchors: heapless::Vec<TrustAnchor<'_>, ANCHORS_MAX> =
             self.anchors.iter().filter_map(|anchor| Outline::parse(anchor)?.anchor()).collect();
         let certificate = EndEntityCert::try_from(leaf)?;

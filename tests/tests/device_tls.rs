@@ -10,7 +10,7 @@ use std::sync::Arc;
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write};
 use fleetcert_core::time::Wall;
 use fleetcert_firmware::keystore::KeyFault;
-use fleetcert_firmware::tls::{Connection, READ_LEN, RecordFault, Signer, TlsError};
+use fleetcert_firmware::tls::{Connection, RecordFault, Signer, TlsError};
 use fleetcert_firmware::verifier::Refusal;
 use fleetcert_rig::ports;
 use fleetcert_rig::process::Process;
@@ -422,7 +422,7 @@ fn a_record_of_sixteen_kib_is_an_error() {
     long.server.writer().write_all(&[9; 16_384]).or_fail("an answer");
     let mut connection = device.open(&mut long).or_fail("a connection");
     let found = 16_384 + 17;
-    let too_long = TlsError::PeerRecord(RecordFault::TooLong { found, max: READ_LEN });
+    let too_long = TlsError::PeerRecord(RecordFault::TooLong { found });
     assert_eq!(connection.read(&mut [0; 100]), Err(too_long));
     assert_eq!(connection.write(b"more"), Err(too_long), "it is over");
 }

@@ -9,15 +9,13 @@ use crate::console::show_code;
 use crate::keystore::KeyFault;
 use crate::verifier::Refusal;
 
-/// Why there is no connection, or not any more.
+/// Why there is no connection, or not any more. One word, since every read and write may say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsError {
     /// Our certificate is longer than a handshake message of ours can be.
     LocalCertificateTooLong {
         /// Its octets.
-        found: usize,
-        /// The octets that it may have.
-        max: usize,
+        found: u16,
     },
     /// Our key did not sign. Nothing but the handshake's beginning was sent.
     LocalKey(KeyFault),
@@ -50,9 +48,7 @@ pub enum RecordFault {
     /// It is longer than the fragments we asked for (RFC 6066 §4).
     TooLong {
         /// Its octets.
-        found: usize,
-        /// The octets that it may have.
-        max: usize,
+        found: u16,
     },
     /// No record of this kind may come now.
     Unexpected {
@@ -93,7 +89,7 @@ impl TlsError {
             Self::PeerRecord(RecordFault::TooLong { .. }) => Some(alert::RECORD_OVERFLOW),
             Self::PeerRecord(_) | Self::PeerUnproven => Some(alert::UNEXPECTED_MESSAGE),
             Self::PeerSignature => Some(alert::DECRYPT_ERROR),
-            Self::PeerUntrusted(Refusal::Expired { .. } | Refusal::NotYetValid { .. }) => {
+            Self::PeerUntrusted(Refusal::Expired | Refusal::NotYetValid) => {
                 Some(alert::CERTIFICATE_EXPIRED)
             }
             Self::PeerUntrusted(Refusal::IssuerUnknown) => Some(alert::UNKNOWN_CA),
@@ -169,8 +165,8 @@ impl fmt::Display for TlsError {
         match self {
             Self::PeerAlert { description: Some(number) }
             | Self::PeerRecord(RecordFault::Unexpected { kind: number }) => write!(f, " {number}"),
-            Self::LocalCertificateTooLong { found, .. }
-            | Self::PeerRecord(RecordFault::TooLong { found, .. }) => write!(f, " {found}"),
+            Self::LocalCertificateTooLong { found }
+            | Self::PeerRecord(RecordFault::TooLong { found }) => write!(f, " {found}"),
             _ => Ok(()),
         }
     }

@@ -2,43 +2,27 @@
 
 use core::fmt;
 
+use crate::console::show_code;
 use fleetcert_core::event::Failure;
 use fleetcert_core::time::Wall;
 use fleetcert_core::time::server::TimeFault;
-use rustls_pki_types::UnixTime;
 
-use crate::console::show_code;
-
-/// Why a server's chain was refused. Each cause has a stable name: [`Refusal::code`].
+/// Why a server's chain was refused. Each cause has a stable name: [`Refusal::code`]. One octet,
+/// since it goes through whatever uses a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A certificate is signed with another algorithm than ECDSA on P-256 with SHA-256.
     AlgorithmUnsupported,
     /// The server's certificate is one of an authority.
     AuthorityAsServer,
-    /// There are more certificates than a chain has.
-    ChainTooLong {
-        /// How many were sent.
-        found: usize,
-        /// How many may be.
-        max: usize,
-    },
-    /// The certificates are larger than a chain is.
-    ChainTooLarge {
-        /// Octets of all that were sent.
-        found: usize,
-        /// Octets that may be.
-        max: usize,
-    },
+    /// There are more certificates than a chain has: [`CERTIFICATES_MAX`](super::CERTIFICATES_MAX).
+    ChainTooLong,
+    /// The certificates are larger than a chain is: [`CHAIN_LEN_MAX`](super::CHAIN_LEN_MAX) octets.
+    ChainTooLarge,
     /// A certificate has a critical extension that nobody here understands.
     CriticalExtensionUnknown,
     /// A certificate is over.
-    Expired {
-        /// When it was verified.
-        time: Wall,
-        /// Its last second.
-        not_after: Wall,
-    },
+    Expired,
     /// The extensions are no list of RFC 5280: empty, one of them twice, or one malformed.
     ExtensionsMalformed,
     /// A certificate that signed another one is not an authority's.
@@ -57,12 +41,7 @@ pub enum Refusal {
     /// The certificate is for another server.
     NameMismatch,
     /// A certificate is not valid yet.
-    NotYetValid {
-        /// When it was verified.
-        time: Wall,
-        /// Its first second.
-        not_before: Wall,
-    },
+    NotYetValid,
     /// There are more authorities in the chain than one of them allows.
     PathTooLong,
     /// A certificate is signed with RSA, or its key is one.
@@ -73,17 +52,31 @@ pub enum Refusal {
     ServerKeyUnsupported,
     /// A signature is not that of the issuer.
     SignatureInvalid,
-    /// To try every path would take more verifications than a chain is worth.
-    SignaturesTooMany {
-        /// How many were made.
-        max: usize,
-    },
+    /// To try every path would take more verifications than a chain is worth:
+    /// [`SIGNATURES_MAX`](super::SIGNATURES_MAX).
+    SignaturesTooMany,
     /// The server sent no certificate.
     Unsent,
     /// A validity ends before it begins.
     ValidityInverted,
     /// A certificate is not of version 3.
     VersionUnsupported,
+}
+
+/// A refusal, and what it is about where that is time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) overstepped: Option<Overstepped>,
+}
+
+/// A limit of time, and the time that was not within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Overstepped {
+    /// The last second of a certificate, or its first.
+    pub(super) limit: Wall,
+    /// When it was verified.
+    pub(super) time: Wall,
 }
 
 /// Why there is no verifier: what we were configured with is no root.
@@ -117,10 +110,10 @@ impl Refusal {
         match self {
             Self::AlgorithmUnsupported => "algorithm-unsupported",
             Self::AuthorityAsServer => "authority-as-server",
-            Self::ChainTooLong { .. } => "chain-too-long",
-            Self::ChainTooLarge { .. } => "chain-too-large",
+            Self::ChainTooLong => "chain-too-long",
+            Self::ChainTooLarge => "chain-too-large",
             Self::CriticalExtensionUnknown => "critical-extension-unknown",
-            Self::Expired { .. } => "expired",
+            Self::Expired => "expired",
             Self::ExtensionsMalformed => "extensions-malformed",
             Self::IssuerNotAuthority => "issuer-not-authority",
             Self::IssuerUnknown => "issuer-unknown",
@@ -129,24 +122,29 @@ impl Refusal {
             Self::Malformed => "malformed",
             Self::NameConstraint => "name-constraint",
             Self::NameMismatch => "name-mismatch",
-            Self::NotYetValid { .. } => "not-yet-valid",
+            Self::NotYetValid => "not-yet-valid",
             Self::PathTooLong => "path-too-long",
             Self::RsaUnsupported => "rsa-unsupported",
             Self::ServerAuthMissing => "server-auth-missing",
             Self::ServerKeyUnsupported => "server-key-unsupported",
             Self::SignatureInvalid => "signature-invalid",
-            Self::SignaturesTooMany { .. } => "signatures-too-many",
+            Self::SignaturesTooMany => "signatures-too-many",
             Self::Unsent => "unsent",
             Self::ValidityInverted => "validity-inverted",
             Self::VersionUnsupported => "version-unsupported",
         }
     }
+}
 
+impl Refused {
     /// What time has to do with it.
     pub(super) const fn time_fault(&self) -> TimeFault {
         match self {
-            Self::Expired { .. } => TimeFault::Other,
-            Self::NotYetValid { not_before, .. } => TimeFault::Begins(*not_before),
+            Self { refusal: Refusal::Expired, .. } => TimeFault::Other,
+            Self {
+                refusal: Refusal::NotYetValid,
+                overstepped: Some(Overstepped { limit, .. }),
+            } => TimeFault::Begins(*limit),
             _ => TimeFault::None,
         }
     }
@@ -159,21 +157,35 @@ impl From<Refusal> for Failure {
     }
 }
 
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, overstepped: None }
+    }
+}
+
+impl From<webpki::Error> for Refused {
+    fn from(error: webpki::Error) -> Self {
+        let overstepped = match error {
+            webpki::Error::CertExpired { time, not_after: limit }
+            | webpki::Error::CertNotValidYet { time, not_before: limit } => {
+                Some(Overstepped { limit: Wall(limit.as_secs()), time: Wall(time.as_secs()) })
+            }
+            _ => None,
+        };
+        Self { refusal: error.into(), overstepped }
+    }
+}
+
 /// webpki's words. What only its own limits can say (it allows more than we do) ends with "too
 /// many".
 impl From<webpki::Error> for Refusal {
     fn from(error: webpki::Error) -> Self {
         use webpki::Error as E;
-        let wall = |time: UnixTime| Wall(time.as_secs());
         match error {
             E::CaUsedAsEndEntity => Self::AuthorityAsServer,
-            E::CertExpired { time, not_after } => {
-                Self::Expired { time: wall(time), not_after: wall(not_after) }
-            }
+            E::CertExpired { .. } => Self::Expired,
             E::CertNotValidForName(_) => Self::NameMismatch,
-            E::CertNotValidYet { time, not_before } => {
-                Self::NotYetValid { time: wall(time), not_before: wall(not_before) }
-            }
+            E::CertNotValidYet { .. } => Self::NotYetValid,
             E::EmptyEkuExtension | E::ExtensionValueInvalid | E::MalformedExtensions => {
                 Self::ExtensionsMalformed
             }
@@ -185,7 +197,7 @@ impl From<webpki::Error> for Refusal {
             | E::NameConstraintViolation => Self::NameConstraint,
             E::InvalidSignatureForPublicKey => Self::SignatureInvalid,
             E::MaximumPathBuildCallsExceeded | E::MaximumSignatureChecksExceeded => {
-                Self::SignaturesTooMany { max: super::SIGNATURES_MAX }
+                Self::SignaturesTooMany
             }
             E::MaximumPathDepthExceeded | E::PathLenConstraintViolated => Self::PathTooLong,
             E::RequiredEkuNotFoundContext(_) => Self::ServerAuthMissing,
@@ -202,12 +214,14 @@ impl From<webpki::Error> for Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        show_code(f, "tls", self.code())?;
-        match self {
-            Self::Expired { time, not_after: limit }
-            | Self::NotYetValid { time, not_before: limit } => write!(f, " {limit} at {time}"),
-            _ => Ok(()),
-        }
+        show_code(f, "tls", self.code())
+    }
+}
+
+impl fmt::Display for Overstepped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit, time } = self;
+        write!(f, "{limit} at {time}")
     }
 }
 
@@ -235,29 +249,39 @@ impl core::error::Error for AnchorError {}
 
 #[cfg(test)]
 mod tests {
+    use rustls_pki_types::UnixTime;
+
     use super::*;
 
     /// Goal: a refusal that another instant may change is told from those that none does.
     #[test]
     fn faults_of_time_are_told_from_others() {
-        let (time, not_before, not_after) = (Wall(5), Wall(7), Wall(3));
-        for (refusal, fault) in [
-            (Refusal::Expired { time, not_after }, TimeFault::Other),
-            (Refusal::NotYetValid { time, not_before }, TimeFault::Begins(not_before)),
-            (Refusal::IssuerUnknown, TimeFault::None),
-            (Refusal::ValidityInverted, TimeFault::None),
+        use webpki::Error as E;
+        let at = |seconds| UnixTime::since_unix_epoch(core::time::Duration::from_secs(seconds));
+        let (time, limit) = (at(5), Some(Overstepped { limit: Wall(7), time: Wall(5) }));
+        for (error, refusal, overstepped, fault) in [
+            (E::CertExpired { time, not_after: at(7) }, Refusal::Expired, limit, TimeFault::Other),
+            (
+                E::CertNotValidYet { time, not_before: at(7) },
+                Refusal::NotYetValid,
+                limit,
+                TimeFault::Begins(Wall(7)),
+            ),
+            (E::UnknownIssuer, Refusal::IssuerUnknown, None, TimeFault::None),
+            (E::InvalidCertValidity, Refusal::ValidityInverted, None, TimeFault::None),
         ] {
-            assert_eq!(refusal.time_fault(), fault, "{refusal}");
+            let refused = Refused::from(error);
+            assert_eq!(refused, Refused { refusal, overstepped });
+            assert_eq!(refused.time_fault(), fault, "{refusal}");
         }
     }
 
     /// Goal: who reads that a certificate is over reads by which clock.
     #[test]
     fn a_limit_of_time_is_told_with_the_time() {
-        let (time, not_after) = (Wall(5), Wall(3));
         assert_eq!(
-            std::format!("{}", Refusal::Expired { time, not_after }),
-            "tls.expired 1970-01-01T00:00:03Z at 1970-01-01T00:00:05Z"
+            std::format!("{}", Overstepped { limit: Wall(3), time: Wall(5) }),
+            "1970-01-01T00:00:03Z at 1970-01-01T00:00:05Z"
         );
         assert_eq!(std::format!("{}", Refusal::Unsent), "tls.unsent");
     }
