@@ -3,7 +3,7 @@
 use core::fmt;
 
 use hmac::digest::KeyInit;
-use hmac::{Hmac, Mac};
+use hmac::{Mac, SimpleHmac};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
 /// Octets of the longest digest of [`HashAlg`].
@@ -64,12 +64,12 @@ impl HashAlg {
     }
 
     /// The HMAC (RFC 2104) of the concatenated `parts`, in the first [`HashAlg::digest_len`]
-    /// octets.
+    /// octets. By the implementation that TLS has, too, so that a device needs no second one.
     pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> [u8; DIGEST_LEN_MAX] {
         match self {
-            Self::Sha256 => hmac_with::<Hmac<Sha256>>(key, parts),
-            Self::Sha384 => hmac_with::<Hmac<Sha384>>(key, parts),
-            Self::Sha512 => hmac_with::<Hmac<Sha512>>(key, parts),
+            Self::Sha256 => hmac_with::<SimpleHmac<Sha256>>(key, parts),
+            Self::Sha384 => hmac_with::<SimpleHmac<Sha384>>(key, parts),
+            Self::Sha512 => hmac_with::<SimpleHmac<Sha512>>(key, parts),
         }
     }
 }

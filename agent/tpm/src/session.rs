@@ -14,8 +14,8 @@
 
 use aes::Aes128;
 use aes::cipher::KeyInit;
+use hmac::SimpleHmac;
 use hmac::digest::CtOutput;
-use hmac::{Hmac, Mac};
 use p256::elliptic_curve::sec1::ToEncodedPoint;
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -40,6 +40,9 @@ const AREA_LEN_LEN: usize = 4;
 
 /// Octets in front of the HMAC in an authorization of ours: handle, nonce, attributes, length.
 const HMAC_AT: usize = 4 + 2 + NONCE_LEN + 1 + 2;
+
+/// An HMAC, which is compared in a time that does not depend on where it differs.
+type Hmac = CtOutput<SimpleHmac<Sha256>>;
 
 /// A salt and what tells it to the TPM alone.
 pub(crate) struct Salt {
@@ -186,7 +189,7 @@ impl Session {
         let hash = HashAlg::Sha256.digest(&[&success, &code.id().to_be_bytes(), parameters]);
         let nonces = [self.theirs.as_bytes(), &self.ours[..]];
         let hmac = <&[u8; DIGEST_LEN]>::try_from(hmac).map_err(|_| Unopened::Tampered)?;
-        let is_authentic = self.hmac(&hash, nonces, found) == CtOutput::new((*hmac).into());
+        let is_authentic = self.hmac(&hash, nonces, found) == Hmac::new((*hmac).into());
         let encrypted = attributes.has(SessionAttributes::ENCRYPT);
         if !is_authentic || encrypted != found.has(SessionAttributes::ENCRYPT) {
             return Err(Unopened::Tampered);
@@ -198,19 +201,17 @@ impl Session {
         Ok(())
     }
 
-    #[expect(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104 §2)")]
     fn hmac(
         &self,
         hash: &[u8; DIGEST_LEN_MAX],
         [newer, older]: [&[u8]; 2],
         attributes: SessionAttributes,
-    ) -> CtOutput<Hmac<Sha256>> {
-        let mut hmac =
-            <Hmac<Sha256> as Mac>::new_from_slice(&self.key[..]).expect("a key of any length");
-        for part in [&hash[..DIGEST_LEN], newer, older, &[attributes.0]] {
-            hmac.update(part);
-        }
-        hmac.finalize()
+    ) -> Hmac {
+        let parts = [&hash[..DIGEST_LEN], newer, older, &[attributes.0]];
+        let octets = HashAlg::Sha256.hmac(&self.key[..], &parts);
+        let mut hmac = [0; DIGEST_LEN];
+        hmac.copy_from_slice(&octets[..DIGEST_LEN]);
+        Hmac::new(hmac.into())
     }
 
     /// Derives key and IV from the newer and the older nonce, and encrypts or decrypts with them.
