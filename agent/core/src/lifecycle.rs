@@ -31,7 +31,7 @@ use heapless::Deque;
 use crate::device_id::DeviceId;
 use crate::event::{Event, Failure, Operation};
 use crate::policy::{Policy, Schedule, Window};
-use crate::record::{Identity, KeySource, Record, Request, Serial, Slot, SlotState, Standing};
+use crate::record::{Identity, KeySource, Record, Serial, Slot, SlotState, Standing};
 use crate::time::{Mono, Now, Reading, Timekeeper, Wall};
 
 use entropy::Entropy;
@@ -61,14 +61,13 @@ pub enum Action {
         /// The slot of the identity in use.
         slot: Slot,
     },
-    /// Ask the provisioner for a certificate for the slot's key. Answer: [`Input::Enrolled`].
+    /// Ask the provisioner for a certificate for the slot's key, by the slot's [`Record::request`].
+    /// Answer: [`Input::Enrolled`].
     Enroll {
         /// To be named in the answer.
         id: ActionId,
         /// Where the key is.
         slot: Slot,
-        /// The durable request.
-        request: Request,
     },
     /// Make sure that the slot holds a key. Answer: [`Input::KeyReady`].
     EnsureKey {
@@ -322,7 +321,7 @@ struct InFlight {
 enum Step {
     Adopt(Slot),
     Consult(Slot),
-    Enroll(Slot, Request),
+    Enroll(Slot),
     EnsureKey(Slot, KeySource),
     EraseKey(Slot),
     Persist,
@@ -335,7 +334,7 @@ impl Step {
         match self {
             Self::Adopt(_) => Operation::Adopt,
             Self::Consult(_) => Operation::Consult,
-            Self::Enroll(..) => Operation::Enroll,
+            Self::Enroll(_) => Operation::Enroll,
             Self::EnsureKey(..) => Operation::EnsureKey,
             Self::EraseKey(_) => Operation::EraseKey,
             Self::Persist => Operation::Persist,
@@ -348,7 +347,7 @@ impl Step {
         match self {
             Self::Adopt(_) | Self::Release => Lane::Use,
             Self::Consult(_) => Lane::Consult,
-            Self::Enroll(..) | Self::EnsureKey(..) | Self::Prove(_) => Lane::Candidate,
+            Self::Enroll(_) | Self::EnsureKey(..) | Self::Prove(_) => Lane::Candidate,
             Self::EraseKey(_) => Lane::Erase,
             Self::Persist => Lane::Storage,
         }
@@ -499,7 +498,7 @@ impl Machine {
         Some(match in_flight.step {
             Step::Adopt(slot) => Action::Adopt { id, slot },
             Step::Consult(slot) => Action::Consult { id, slot },
-            Step::Enroll(slot, request) => Action::Enroll { id, slot, request },
+            Step::Enroll(slot) => Action::Enroll { id, slot },
             Step::EnsureKey(slot, source) => Action::EnsureKey { id, slot, source },
             Step::EraseKey(slot) => Action::EraseKey { id, slot },
             Step::Persist => Action::Persist { id },

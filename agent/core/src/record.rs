@@ -307,10 +307,20 @@ impl Record {
 
     /// The certificate in a slot.
     #[must_use]
+    #[inline(never)]
     pub const fn identity(&self, slot: Slot) -> Option<&Identity> {
         match self.slot(slot) {
             SlotState::Certified(identity) => Some(identity),
             SlotState::Empty | SlotState::Requesting(_) => None,
+        }
+    }
+
+    /// The request that a slot's key waits with.
+    #[must_use]
+    pub const fn request(&self, slot: Slot) -> Option<&Request> {
+        match self.slot(slot) {
+            SlotState::Requesting(request) => Some(request),
+            SlotState::Empty | SlotState::Certified(_) => None,
         }
     }
 

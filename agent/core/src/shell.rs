@@ -12,7 +12,7 @@ use crate::event::Failure;
 use crate::lifecycle::{Action, ActionId, Input, Machine, Unexpected};
 use crate::policy::IDLE_MS_MAX;
 use crate::port::{Advice, Answer, Clock, Keys, Peers, Proof, Reports, Storage, Wait, Wake};
-use crate::record::{Request, Slot};
+use crate::record::Slot;
 use crate::time::Now;
 
 /// Whether the loop goes on.
@@ -24,7 +24,7 @@ pub enum Flow {
     End,
 }
 
-/// What the machine wants of its peers. The identities are those of [`Machine::record`].
+/// What the machine wants of its peers. Identities and requests are those of [`Machine::record`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// [`Action::Adopt`]. Answer: [`Input::Done`].
@@ -47,8 +47,6 @@ pub enum Order {
         id: ActionId,
         /// Where the key is.
         slot: Slot,
-        /// The durable request.
-        request: Request,
     },
     /// [`Action::Prove`]. Answer: [`Input::Proven`].
     Prove {
@@ -107,9 +105,7 @@ impl<C: Clock, S: Storage, K: Keys, P, R: Reports, W> Ports<C, S, K, P, R, W> {
                 }
                 Action::Adopt { id, slot } => return Ok(Some(Order::Adopt { id, slot })),
                 Action::Consult { id, slot } => return Ok(Some(Order::Consult { id, slot })),
-                Action::Enroll { id, slot, request } => {
-                    return Ok(Some(Order::Enroll { id, slot, request }));
-                }
+                Action::Enroll { id, slot } => return Ok(Some(Order::Enroll { id, slot })),
                 Action::Prove { id, slot } => return Ok(Some(Order::Prove { id, slot })),
                 Action::Release { id } => return Ok(Some(Order::Release { id })),
             };
@@ -179,10 +175,12 @@ impl<C: Clock, S: Storage, K: Keys, P: Peers, R: Reports, W: Wait> Ports<C, S, K
                 };
                 machine.handle(self.clock.now(), input)
             }
-            Order::Enroll { id, slot, request } => {
+            Order::Enroll { id, slot } => {
                 let current = record.active.and_then(|slot| Some((slot, record.identity(slot)?)));
-                let Answer { outcome, server_time } =
-                    self.peers.enroll(&request, slot, current, reading).await;
+                let Answer { outcome, server_time } = match record.request(slot) {
+                    Some(request) => self.peers.enroll(request, slot, current, reading).await,
+                    None => Answer::failed(Failure::KeyLost),
+                };
                 let input = match &outcome {
                     Ok(identity) => Input::Enrolled { id, identity, server_time },
                     Err(failure) => Input::Failed { id, failure: failure.clone(), server_time },
@@ -221,7 +219,7 @@ mod tests {
     use crate::event::Event;
     use crate::lifecycle::{BrokerProof, Command, Phase};
     use crate::policy::Policy;
-    use crate::record::{CertificateBytes, Identity, KeySource, Record, Serial};
+    use crate::record::{CertificateBytes, Identity, KeySource, Record, Request, Serial};
     use crate::time::{Mono, Reading, Validity, Wall};
 
     const START: Wall = Wall(1_800_000_000);

@@ -90,11 +90,13 @@ impl<'d, B: Board> Driver<'d, B> {
                     Err(failure) => Input::Failed { id, failure, server_time },
                 })
             }
-            Order::Enroll { id, slot, request } => {
+            Order::Enroll { id, slot } => {
                 let record = self.room.machine.record();
                 let current = record.active.filter(|slot| record.identity(*slot).is_some());
-                let Answer { outcome, server_time } =
-                    self.provisioner().enroll(slot, &request, current);
+                let Answer { outcome, server_time } = match record.request(slot).copied() {
+                    Some(request) => self.provisioner().enroll(slot, &request, current),
+                    None => Answer::failed(Failure::KeyLost),
+                };
                 let issued = self.room.context.desk.issued();
                 let issued = issued.as_deref().ok_or(Failure::KeyUnavailable);
                 self.room.tell(match outcome.and(issued) {

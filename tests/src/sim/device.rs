@@ -14,7 +14,7 @@ use fleetcert_core::device_id::DeviceId;
 use fleetcert_core::event::{Event, Failure, Operation};
 use fleetcert_core::lifecycle::{Action, ActionId, BrokerProof, Input, Machine};
 use fleetcert_core::policy::{Policy, Rekey, Window};
-use fleetcert_core::record::{Identity, KeySource, Record, Request, Serial, Slot, SlotState};
+use fleetcert_core::record::{Identity, KeySource, Record, Request, Serial, Slot};
 use fleetcert_core::time::{Now, Wall};
 
 use super::clock::{At, BUILD_TIME, DeviceClock, MINUTE_MS};
@@ -351,10 +351,7 @@ pub fn leaf(identity: &Identity) -> Leaf {
 /// The request of a record that waits for its answer.
 #[must_use]
 pub fn request(record: &Record) -> Option<Request> {
-    record.candidate().and_then(|slot| match record.slot(slot) {
-        SlotState::Requesting(request) => Some(*request),
-        SlotState::Certified(_) | SlotState::Empty => None,
-    })
+    record.candidate().and_then(|slot| record.request(slot)).copied()
 }
 
 /// What a record says, for the log.
@@ -410,12 +407,12 @@ impl Reply {
 }
 
 impl Task {
-    /// What the machine asked for; an event if it only reported.
+    /// What the machine with this record asked for; an event if it only reported.
     ///
     /// # Errors
     ///
     /// The event of a report.
-    pub fn of(action: Action) -> Result<Self, Event> {
+    pub fn of(action: Action, record: &Record) -> Result<Self, Event> {
         let plain = |id, operation, slot| Self {
             id,
             operation,
@@ -426,8 +423,9 @@ impl Task {
         Ok(match action {
             Action::Adopt { id, slot } => plain(id, Operation::Adopt, Some(slot)),
             Action::Consult { id, slot } => plain(id, Operation::Consult, Some(slot)),
-            Action::Enroll { id, slot, request } => {
-                Self { request: Some(request), ..plain(id, Operation::Enroll, Some(slot)) }
+            Action::Enroll { id, slot } => {
+                let request = record.request(slot).copied();
+                Self { request, ..plain(id, Operation::Enroll, Some(slot)) }
             }
             Action::EnsureKey { id, slot, source } => {
                 Self { source, ..plain(id, Operation::EnsureKey, Some(slot)) }

@@ -358,10 +358,10 @@ impl World {
             let clocks = device.clocks(at);
             self.tell(number, Fact::Wanted { kind, clocks });
         }
-        while let Some(action) =
-            self.device(number).machine.as_mut().and_then(|machine| machine.poll())
+        while let Some(machine) = self.device(number).machine.as_mut()
+            && let Some(action) = machine.poll()
         {
-            match Task::of(action) {
+            match Task::of(action, machine.record()) {
                 Ok(task) => return self.perform(number, task),
                 Err(event) => {
                     let clocks = self.device(number).clocks(at);

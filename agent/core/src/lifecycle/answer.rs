@@ -9,55 +9,55 @@ use crate::record::{Identity, KeySource, Retry, Serial, Slot, SlotState, Standin
 use crate::time::{Now, Wall};
 
 use super::gate::Lane;
-use super::{ActionId, BrokerProof, Command, Durable, Input, Machine, Step, Unexpected};
+use super::{ActionId, BrokerProof, Command, Durable, InFlight, Input, Machine, Step, Unexpected};
 
 impl Machine {
     /// Applies an input without planning what follows.
     pub(super) fn take(&mut self, now: Now, input: Input<'_>) -> Result<(), Unexpected> {
-        match input {
-            Input::Command(command) => self.command(command),
-            Input::Tick => {}
-            Input::Failed { id, failure, server_time } => {
-                let step = self.answered(id, |_| true)?;
-                self.learn_time(now, server_time);
-                self.failed(now, step, failure);
+        let (id, server_time) = match input {
+            Input::Command(command) => {
+                self.command(command);
+                return Ok(());
             }
-            Input::Done { id } => {
-                let step = self.answered(id, is_plain)?;
+            Input::Tick => return Ok(()),
+            Input::Done { id } | Input::KeyReady { id, .. } => (id, None),
+            Input::Consulted { id, server_time, .. }
+            | Input::Enrolled { id, server_time, .. }
+            | Input::Failed { id, server_time, .. }
+            | Input::Proven { id, server_time, .. } => (id, server_time),
+        };
+        let step = self.answered(id, &input)?;
+        self.learn_time(now, server_time);
+        match (input, step) {
+            (Input::Failed { failure, .. }, _) => self.failed(now, step, failure),
+            (Input::Enrolled { identity, .. }, Step::Enroll(slot)) => {
+                self.enrolled(now, slot, identity);
+            }
+            (Input::Proven { serial, broker, .. }, Step::Prove(slot)) => {
+                self.proven(now, slot, serial, broker);
+            }
+            (input, _) => {
                 self.succeeded(step);
-                self.done(step);
-            }
-            Input::KeyReady { id, spki_sha256 } => {
-                let step = self.answered(id, |step| matches!(step, Step::EnsureKey(..)))?;
-                self.succeeded(step);
-                self.candidate_key = Some(spki_sha256);
-            }
-            Input::Enrolled { id, identity, server_time } => {
-                let step = self.answered(id, |step| matches!(step, Step::Enroll(..)))?;
-                self.learn_time(now, server_time);
-                self.enrolled(now, step, identity);
-            }
-            Input::Proven { id, serial, broker, server_time } => {
-                let step = self.answered(id, |step| matches!(step, Step::Prove(_)))?;
-                self.learn_time(now, server_time);
-                self.proven(now, step, serial, broker);
-            }
-            Input::Consulted { id, window, retry_after_s, server_time } => {
-                let step = self.answered(id, |step| matches!(step, Step::Consult(_)))?;
-                self.learn_time(now, server_time);
-                self.succeeded(step);
-                self.advised(now, window, retry_after_s);
+                match input {
+                    Input::KeyReady { spki_sha256, .. } => self.candidate_key = Some(spki_sha256),
+                    Input::Consulted { window, retry_after_s, .. } => {
+                        self.advised(now, window, retry_after_s);
+                    }
+                    _ => self.done(step),
+                }
             }
         }
         Ok(())
     }
 
-    /// The step that `id` names, if it is in flight, was polled, and this is its kind of answer.
-    fn answered(&mut self, id: ActionId, fits: fn(Step) -> bool) -> Result<Step, Unexpected> {
+    /// The step that `id` names, if it is in flight, was polled, and `input` is its kind of answer.
+    fn answered(&mut self, id: ActionId, input: &Input<'_>) -> Result<Step, Unexpected> {
         match self.in_flight {
-            Some(in_flight) if in_flight.polled && in_flight.id == id && fits(in_flight.step) => {
+            Some(InFlight { id: expected, step, polled: true })
+                if expected == id && is_answer_to(input, step) =>
+            {
                 self.in_flight = None;
-                Ok(in_flight.step)
+                Ok(step)
             }
             other => Err(Unexpected {
                 expected: other.map(|in_flight| (in_flight.id, in_flight.step.operation())),
@@ -117,7 +117,7 @@ impl Machine {
                     self.report(event);
                 }
             }
-            Step::Consult(_) | Step::Enroll(..) | Step::EnsureKey(..) | Step::Prove(_) => {}
+            Step::Consult(_) | Step::Enroll(_) | Step::EnsureKey(..) | Step::Prove(_) => {}
         }
     }
 
@@ -129,8 +129,8 @@ impl Machine {
         }
     }
 
-    fn enrolled(&mut self, now: Now, step: Step, identity: &Identity) {
-        let Step::Enroll(slot, _) = step else { return };
+    fn enrolled(&mut self, now: Now, slot: Slot, identity: &Identity) {
+        let step = Step::Enroll(slot);
         if let Err(unfit) = self.check(now, identity) {
             self.failed(now, step, Failure::CertificateUnfit(unfit));
             return;
@@ -159,8 +159,8 @@ impl Machine {
         }
     }
 
-    fn proven(&mut self, now: Now, step: Step, serial: &Serial, broker: BrokerProof) {
-        let Step::Prove(slot) = step else { return };
+    fn proven(&mut self, now: Now, slot: Slot, serial: &Serial, broker: BrokerProof) {
+        let step = Step::Prove(slot);
         if self.record.identity(slot).is_none_or(|identity| identity.serial != *serial) {
             self.failed(now, step, Failure::WrongCertificateSeen);
             return;
@@ -198,7 +198,7 @@ impl Machine {
 
     fn failed(&mut self, now: Now, step: Step, failure: Failure) {
         match (&failure, step) {
-            (Failure::Revoked, Step::Enroll(..) | Step::Prove(_) | Step::Consult(_)) => {
+            (Failure::Revoked, Step::Enroll(_) | Step::Prove(_) | Step::Consult(_)) => {
                 self.quarantine(step);
             }
             (Failure::KeyLost, Step::Adopt(_) | Step::EnsureKey(_, KeySource::Other)) => {
@@ -207,11 +207,11 @@ impl Machine {
             (Failure::KeyLost, Step::Prove(slot)) => self.discard(slot),
             // The key in use may be the lost one: adopting it again will tell.
             (Failure::KeyLost, Step::Consult(_)) => self.adopted = None,
-            (Failure::KeyLost, Step::Enroll(slot, _)) => {
+            (Failure::KeyLost, Step::Enroll(slot)) => {
                 self.discard(slot);
                 self.adopted = None;
             }
-            (_, Step::Prove(_) | Step::Enroll(..)) if is_verdict(&failure) => {
+            (_, Step::Prove(_) | Step::Enroll(_)) if is_verdict(&failure) => {
                 self.refusals = self.refusals.saturating_add(1);
             }
             _ => {}
@@ -256,7 +256,7 @@ impl Machine {
         let failures = before.failures.saturating_add(1).min(FAILURES_MAX);
         let wait_ms = if self.record.standing == Standing::Quarantined {
             QUARANTINE_WAIT_MS
-        } else if matches!((step, failure), (Step::Enroll(..), Failure::Unreachable)) {
+        } else if matches!((step, failure), (Step::Enroll(_), Failure::Unreachable)) {
             policy::request_backoff_ms(failures, self.urgency(now), uniform)
         } else {
             policy::retry_wait_ms(failure, failures, self.urgency(now).wait_ms_max(), uniform)
@@ -297,8 +297,18 @@ impl Machine {
     }
 }
 
-const fn is_plain(step: Step) -> bool {
-    matches!(step, Step::Adopt(_) | Step::EraseKey(_) | Step::Persist | Step::Release)
+/// Whether an input is of the kind that answers a step.
+const fn is_answer_to(input: &Input<'_>, step: Step) -> bool {
+    match step {
+        _ if matches!(input, Input::Failed { .. }) => true,
+        Step::Adopt(_) | Step::EraseKey(_) | Step::Persist | Step::Release => {
+            matches!(input, Input::Done { .. })
+        }
+        Step::Consult(_) => matches!(input, Input::Consulted { .. }),
+        Step::Enroll(_) => matches!(input, Input::Enrolled { .. }),
+        Step::EnsureKey(..) => matches!(input, Input::KeyReady { .. }),
+        Step::Prove(_) => matches!(input, Input::Proven { .. }),
+    }
 }
 
 /// Whether a failure says something about the request or the identity that met it, so that

@@ -42,6 +42,7 @@ impl Machine {
         self.deadline = None;
     }
 
+    #[inline(never)]
     fn look_again(&mut self, at: Mono, timer: Timer) {
         if self.deadline.is_none_or(|(earlier, _)| at < earlier) {
             self.deadline = Some((at, timer));
@@ -49,6 +50,7 @@ impl Machine {
     }
 
     /// Whether the lane may go now; otherwise notes when.
+    #[inline(never)]
     fn may(&mut self, lane: Lane, timer: Timer, now: Now) -> bool {
         let open = self.gates.is_open(lane, now.mono);
         if !open {
@@ -231,12 +233,10 @@ impl Machine {
         if !self.may(Lane::Candidate, Timer::Retry, now) {
             return None;
         }
-        match *self.record.slot(slot) {
+        match self.record.slot(slot) {
             SlotState::Empty => None,
             SlotState::Certified(_) => Some(Step::Prove(slot)),
-            SlotState::Requesting(request) if self.candidate_key.is_some() => {
-                Some(Step::Enroll(slot, request))
-            }
+            SlotState::Requesting(_) if self.candidate_key.is_some() => Some(Step::Enroll(slot)),
             SlotState::Requesting(request) => Some(Step::EnsureKey(slot, request.source)),
         }
     }
