@@ -45,6 +45,8 @@ const HALVES: [Half; 2] = [0, 1];
 /// The record in a range of flash: [`SECTORS_MIN`] sectors or more, each of which holds a record.
 pub struct FlashStore<'s, F: NorFlash> {
     logs: Logs<F>,
+    /// What the last look has found in each half: until something is written.
+    halves: [Found; 2],
     scratch: &'s mut Scratch,
 }
 
@@ -64,13 +66,6 @@ pub enum LoadError<E> {
     Record(RecordError),
 }
 
-/// What is in flash.
-struct Survey {
-    halves: [Found; 2],
-    /// The entry that holds.
-    newest: Option<Place>,
-}
-
 impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
     /// A store in `range` of `flash`, octet addresses.
     ///
@@ -78,7 +73,7 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
     ///
     /// [`LayoutError`] when the range is not fit for one.
     pub fn new(flash: F, range: Range<u32>, scratch: &'s mut Scratch) -> Result<Self, LayoutError> {
-        Ok(Self { logs: Logs::new(flash, range)?, scratch })
+        Ok(Self { logs: Logs::new(flash, range)?, halves: [Found::NOTHING; 2], scratch })
     }
 
     /// The newest durable record; `None` on a device that never had one. A copy that is not the
@@ -102,14 +97,13 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
     /// [`LoadError`]; `record` is none that was durable then.
     #[inline(never)]
     pub fn load_into(&mut self, record: &mut Record) -> Result<bool, LoadError<F::Error>> {
-        let survey = self.survey()?;
-        let Some(newest) = survey.newest else { return Ok(false) };
+        let Some(newest) = self.survey()? else { return Ok(false) };
         let octets = self.read(&newest)?;
         let is_there = !octets.is_empty();
         if is_there {
             record.parse_into(octets).map_err(LoadError::Record)?;
         }
-        self.heal(&survey, &newest);
+        self.heal(&newest);
         Ok(is_there)
     }
 
@@ -123,7 +117,7 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
         &mut self,
         slot: Slot,
     ) -> Result<Option<IdentityView<'_>>, LoadError<F::Error>> {
-        let Some(newest) = self.survey()?.newest else { return Ok(None) };
+        let Some(newest) = self.survey()? else { return Ok(None) };
         match self.read(&newest)? {
             [] => Ok(None),
             record => IdentityView::parse(record, slot).map_err(LoadError::Record),
@@ -139,7 +133,7 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
     /// The last number that is reserved for sessions, for [`Generations::new`]; 0 where there is
     /// none, or none that can be read.
     pub fn reserved(&mut self) -> u64 {
-        self.survey().ok().and_then(|survey| survey.newest).map_or(0, |newest| newest.head.reserved)
+        self.survey().ok().flatten().map_or(0, |newest| newest.head.reserved)
     }
 
     /// Makes `end` the last number that is reserved, durably: for [`Generations::next`].
@@ -148,39 +142,42 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
     ///
     /// [`Failure::StorageUnavailable`]; the old number or the new one is reserved then.
     pub fn reserve(&mut self, end: u64) -> Result<(), Failure> {
-        let survey = self.survey().map_err(unavailable)?;
-        let len = match survey.newest {
+        let len = match self.survey().map_err(unavailable)? {
             Some(newest) => self.read(&newest).map_err(unavailable)?.len(),
             None => 0,
         };
-        self.write(&survey, end, len)
+        self.write(end, len)
     }
 
-    /// Looks what is in flash, and whether it may be written over.
-    fn survey(&mut self) -> Result<Survey, LoadError<F::Error>> {
+    /// Looks what is in flash, and whether it may be written over: the entry that holds.
+    #[inline(never)]
+    fn survey(&mut self) -> Result<Option<Place>, LoadError<F::Error>> {
         self.logs.fault = None;
-        let halves = [self.logs.survey(0), self.logs.survey(1)];
-        let [first, second] = &halves;
-        let newest = match (first.newest, second.newest) {
-            (Some(first), Some(second)) if second.head.number > first.head.number => Some(second),
-            (first, second) => first.or(second),
-        };
-        let whole = newest.map_or(0, |newest| newest.head.number);
+        for (half, found) in HALVES.into_iter().zip(&mut self.halves) {
+            *found = self.logs.survey(half);
+        }
+        let [first, second] = &self.halves;
+        let holds = if second.whole() > first.whole() { second } else { first };
+        let (newest, whole) = (holds.newest, holds.whole());
+        let (is_ours, shared) = (self.claimed() > 0, first.claimed.min(second.claimed));
         // Nothing is written to the second half under a number that the first does not hold whole: what
         // both have begun was durable.
-        if first.claimed.min(second.claimed) > whole && self.logs.share_above(whole) {
+        if shared > whole && self.logs.share_above(whole) {
             return Err(LoadError::Damaged);
         }
         match newest {
             Some(Place { head: Head { version: found, .. }, .. }) if found > RECORD_VERSION => {
                 Err(LoadError::Record(RecordError::Version { found }))
             }
-            None if !self.logs.is_blank(1) => {
-                let is_ours = first.claimed > 0 || second.claimed > 0;
-                Err(self.unreadable(is_ours))
-            }
-            _ => Ok(Survey { halves, newest }),
+            None if !self.logs.is_blank(1) => Err(self.unreadable(is_ours)),
+            _ => Ok(newest),
         }
+    }
+
+    /// The largest number of any entry.
+    fn claimed(&self) -> u64 {
+        let [first, second] = &self.halves;
+        first.claimed.max(second.claimed)
     }
 
     fn unreadable(&mut self, is_ours: bool) -> LoadError<F::Error> {
@@ -202,31 +199,32 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
     }
 
     /// Copies the newest entry, whose record is in the scratch memory, to where it is missing.
-    fn heal(&mut self, survey: &Survey, newest: &Place) {
-        for (half, found) in HALVES.into_iter().zip(&survey.halves) {
-            let has = found.newest.map_or(0, |place| place.head.number);
-            if has < newest.head.number && !self.append(half, found, &newest.head) {
+    fn heal(&mut self, newest: &Place) {
+        for half in HALVES {
+            let has = self.halves.get(half).map_or(0, Found::whole);
+            if has < newest.head.number && !self.append(half, &newest.head) {
                 self.warn(half);
             }
         }
     }
 
     /// Writes the record in the scratch memory, of `len` octets, to both halves.
-    fn write(&mut self, survey: &Survey, reserved: u64, len: usize) -> Result<(), Failure> {
-        let record = self.scratch.record().get(..len).ok_or(Failure::StorageUnavailable)?;
+    fn write(&mut self, reserved: u64, len: usize) -> Result<(), Failure> {
         // Only who writes to flash by himself, checksums and all, can have used all numbers up.
-        let number = survey.claimed().checked_add(1).ok_or(Failure::StorageUnavailable)?;
+        let number = self.claimed().checked_add(1).ok_or(Failure::StorageUnavailable)?;
+        let record = self.scratch.record().get(..len).ok_or(Failure::StorageUnavailable)?;
         let mut head = Head::new(number, reserved, record);
+        let is_first = self.halves.iter().all(|found| found.newest.is_none());
         let mut is_durable = false;
-        for (half, found) in HALVES.into_iter().zip(&survey.halves) {
-            if self.append(half, found, &head) {
+        for half in HALVES {
+            if self.append(half, &head) {
                 is_durable = true;
                 continue;
             }
             self.warn(half);
             // A device without a record begins with two copies of one; and no number is in the
             // second half that the first does not hold.
-            if survey.newest.is_none() {
+            if is_first {
                 return Err(Failure::StorageUnavailable);
             }
             head.number = number.checked_add(1).ok_or(Failure::StorageUnavailable)?;
@@ -234,13 +232,14 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
         if is_durable { Ok(()) } else { Err(Failure::StorageUnavailable) }
     }
 
-    fn append(&mut self, half: Half, found: &Found, head: &Head) -> bool {
+    #[inline(never)]
+    fn append(&mut self, half: Half, head: &Head) -> bool {
         let entry = self.scratch.0.get_mut(..head.entry_len(F::WRITE_SIZE)).unwrap_or_default();
         let Some((start, rest)) = entry.split_first_chunk_mut() else { return false };
         *start = head.emit();
         let len = usize::try_from(head.record_len).unwrap_or(usize::MAX);
         rest.get_mut(len..).unwrap_or_default().fill(0xff);
-        self.logs.append(half, found, entry)
+        self.halves.get(half).is_some_and(|found| self.logs.append(half, found, entry))
     }
 
     fn warn(&self, half: Half) {
@@ -253,19 +252,11 @@ impl<'s, F: NorFlash<Error: fmt::Display>> FlashStore<'s, F> {
 
 impl<F: NorFlash<Error: fmt::Display>> Storage for FlashStore<'_, F> {
     async fn persist(&mut self, record: &Record) -> Result<(), Failure> {
-        let survey = self.survey().map_err(unavailable)?;
-        let reserved = survey.newest.map_or(0, |newest| newest.head.reserved);
+        let newest = self.survey().map_err(unavailable)?;
+        let reserved = newest.map_or(0, |newest| newest.head.reserved);
         let written = record.emit(self.scratch.record());
         let len = written.map_err(|_| Failure::StorageUnavailable)?.len();
-        self.write(&survey, reserved, len)
-    }
-}
-
-impl Survey {
-    /// The largest number of any entry.
-    fn claimed(&self) -> u64 {
-        let [first, second] = &self.halves;
-        first.claimed.max(second.claimed)
+        self.write(reserved, len)
     }
 }
 

@@ -53,7 +53,23 @@ pub(super) struct Found {
     pub(super) claimed: u64,
 }
 
+impl Found {
+    /// As in flash that is blank.
+    pub(super) const NOTHING: Self = Self { newest: None, claimed: 0 };
+
+    /// The number of the newest entry that is whole; 0 where there is none.
+    pub(super) fn whole(&self) -> u64 {
+        self.newest.map_or(0, |place| place.head.number)
+    }
+}
+
 impl Place {
+    /// Whether it comes before another in the order of a half: by number and then by place.
+    #[inline(never)]
+    fn is_before(&self, (number, at): (u64, u32)) -> bool {
+        self.head.number < number || self.head.number == number && self.at < at
+    }
+
     /// Where the record begins and ends.
     const fn record(&self) -> (u32, u32) {
         let start = self.at.saturating_add(HEAD_LEN as u32);
@@ -131,7 +147,7 @@ impl<F: NorFlash> Logs<F> {
             return self.begin_any(start..end, entry);
         };
         let sector = newest.at - (newest.at - start) % Self::SECTOR_LEN;
-        let behind = self.walk(sector, |_| {});
+        let behind = self.walk(sector, &mut |_| {});
         let has_room = entry.len() <= octets(behind..sector + Self::SECTOR_LEN);
         has_room && self.write(behind, entry)
             || self.begin_any(sector + Self::SECTOR_LEN..end, entry)
@@ -163,10 +179,10 @@ impl<F: NorFlash> Logs<F> {
     fn last_below(&mut self, half: Half, below: (u64, u32)) -> Option<Place> {
         let mut last: Option<Place> = None;
         for sector in self.half(half).step_by(F::ERASE_SIZE) {
-            self.walk(sector, |place| {
-                let order = |place: &Place| (place.head.number, place.at);
-                if order(&place) < below && last.is_none_or(|last| order(&place) > order(&last)) {
-                    last = Some(place);
+            self.walk(sector, &mut |place| {
+                let order = (place.head.number, place.at);
+                if place.is_before(below) && last.is_none_or(|last| last.is_before(order)) {
+                    last = Some(*place);
                 }
             });
         }
@@ -174,7 +190,7 @@ impl<F: NorFlash> Logs<F> {
     }
 
     /// Shows each entry of a sector, up to what is none; where that is.
-    fn walk(&mut self, sector: u32, mut show: impl FnMut(Place)) -> u32 {
+    fn walk(&mut self, sector: u32, show: &mut dyn FnMut(&Place)) -> u32 {
         let end = sector + Self::SECTOR_LEN;
         let mut at = sector;
         while octets(at..end) >= HEAD_LEN {
@@ -185,7 +201,7 @@ impl<F: NorFlash> Logs<F> {
             if len > octets(at..end) {
                 break;
             }
-            show(Place { at, head });
+            show(&Place { at, head });
             at += len as u32;
         }
         at
