@@ -19,7 +19,7 @@ mod portable;
 
 use core::fmt::Debug;
 
-use sha2::{Digest as _, Sha256};
+use fleetcert_core::sha256::sha256;
 #[cfg(any(test, all(feature = "p256-cm4", target_arch = "arm", target_os = "none")))]
 use zeroize::Zeroizing;
 
@@ -66,7 +66,7 @@ pub trait Signing: Debug {
 /// Whether signatures are verified rightly, by an example of the standard's (RFC 6979 §A.2.5): what
 /// a board asks before it trusts its own code.
 pub fn can_verify<E: Ecdsa>(ecdsa: &E) -> bool {
-    let digest = Sha256::digest(example::MESSAGE).into();
+    let digest = sha256(&[example::MESSAGE]);
     let mut forged = example::SIGNATURE;
     forged[SIGNATURE_LEN - 1] ^= 1;
     ecdsa.is_signed(&example::POINT, &digest, &example::SIGNATURE)
@@ -87,15 +87,15 @@ pub fn is_sound<E: Ecdsa + Signing>(ecdsa: &E) -> bool {
 /// the one before; `None` if one of them is not verified.
 fn end_of_chain<E: Ecdsa + Signing>(ecdsa: &E) -> Option<[u8; 32]> {
     let mut secret = example::SECRET;
-    let mut digest = Sha256::digest(example::MESSAGE).into();
+    let mut digest = sha256(&[example::MESSAGE]);
     for _ in 0..CHAIN_LEN {
         let point = ecdsa.point(&secret)?;
         let signature = ecdsa.sign(&secret, &digest)?;
         if !ecdsa.is_signed(&point, &digest, &signature) {
             return None;
         }
-        secret = Sha256::digest(point).into();
-        digest = Sha256::digest(signature).into();
+        secret = sha256(&[&point]);
+        digest = sha256(&[&signature]);
     }
     Some(digest)
 }
@@ -106,7 +106,7 @@ fn end_of_chain<E: Ecdsa + Signing>(ecdsa: &E) -> Option<[u8; 32]> {
 /// nonce of one digest in 2^32 is another than the standard's, and no worse.
 #[cfg(any(test, all(feature = "p256-cm4", target_arch = "arm", target_os = "none")))]
 fn nonce(secret: &[u8; SECRET_LEN], digest: &[u8; 32]) -> Zeroizing<[u8; SECRET_LEN]> {
-    let nonce = rfc6979::generate_k::<Sha256, _>(
+    let nonce = rfc6979::generate_k::<sha2::Sha256, _>(
         secret.into(),
         &order::octets().into(),
         digest.into(),
@@ -159,6 +159,7 @@ mod example {
 mod tests {
     use p256::ecdsa::signature::hazmat::{PrehashSigner as _, PrehashVerifier as _};
     use p256::ecdsa::{Signature, SigningKey};
+    use sha2::{Digest as _, Sha256};
 
     use super::*;
 

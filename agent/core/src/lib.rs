@@ -31,6 +31,7 @@ pub mod lifecycle;
 pub mod policy;
 pub mod port;
 pub mod record;
+pub mod sha256;
 pub mod shell;
 pub mod time;
 pub mod topic;

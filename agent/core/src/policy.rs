@@ -5,11 +5,10 @@
 //! id and the serial number. Drawn anew at each check, the earliest of many draws would win and
 //! the whole fleet would crowd at the early edge.
 
-use sha2::{Digest, Sha256};
-
 use crate::device_id::DeviceId;
 use crate::event::Failure;
 use crate::record::{Identity, KeySource, Serial, Slot};
+use crate::sha256::sha256;
 use crate::time::{Validity, Wall};
 
 /// A certificate is renewed at this share of its lifetime, plus or minus [`SPREAD_SHARE`].
@@ -163,14 +162,8 @@ fn hinted(device: &DeviceId, serial: &Serial, window: Window) -> Wall {
 
 /// A number from 0 to `up_to`, both included, that this device and certificate always draw.
 fn draw(device: &DeviceId, serial: &Serial, purpose: &[u8], up_to: u64) -> u64 {
-    let digest = Sha256::new()
-        .chain_update(b"fleetcert draw ")
-        .chain_update(purpose)
-        .chain_update([0])
-        .chain_update(device.as_str())
-        .chain_update([0])
-        .chain_update(serial)
-        .finalize();
+    let device = device.as_str().as_bytes();
+    let digest = sha256(&[b"fleetcert draw ", purpose, &[0], device, &[0], serial]);
     let mut head = [0; 8];
     head.copy_from_slice(&digest[..8]);
     scale(u64::from_be_bytes(head), up_to)

@@ -13,11 +13,11 @@ use fleetcert_core::est::evidence::EVIDENCE_ATTRIBUTE_LEN_MAX;
 use fleetcert_core::event::Failure;
 use fleetcert_core::port::{Advice, Answer};
 use fleetcert_core::record::{KeySource, Kind, Request, Serial, Slot};
+use fleetcert_core::sha256::sha256;
 use fleetcert_core::time::Reading;
 use fleetcert_core::wire::{CHALLENGE_ID_LEN, ChallengeRequest, NONCE_LEN, VERSION};
 use heapless::String;
 use p256::elliptic_curve::rand_core::RngCore as _;
-use sha2::{Digest as _, Sha256};
 
 use crate::board::Board;
 use crate::console::warn;
@@ -194,7 +194,7 @@ impl<B: Board> Applicant<'_, '_, B> {
         client: &mut Exchange<'_, '_, '_, B>,
         enrollment: Enrollment<'_>,
     ) -> Result<(), HttpError> {
-        let spki_sha256 = Sha256::digest(self.spki).into();
+        let spki_sha256 = sha256(&[self.spki]);
         let issued = self.context.desk.issued();
         let mut issued = issued.ok_or_else(|| key_error(KeyFault::Unavailable))?;
         client.enroll(enrollment, self.credential(), &spki_sha256, &mut issued)
@@ -248,7 +248,7 @@ impl<B: Board> Applicant<'_, '_, B> {
         let device_id = &self.context.factory.device_id;
         let request =
             UnsignedRequest::new(device_id, self.spki, attribute, out).map_err(unwritten)?;
-        let digest = Sha256::digest(request.to_be_signed()).into();
+        let digest = sha256(&[request.to_be_signed()]);
         let keys = self.context.keys.try_borrow_mut();
         let mut keys = keys.map_err(|_| key_error(KeyFault::Unavailable))?;
         let raw = keys.sign(self.slot, &digest).map_err(key_error)?;

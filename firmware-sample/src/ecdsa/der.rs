@@ -1,7 +1,7 @@
 //! Signatures and points as certificates and TLS carry them.
 
 use fleetcert_core::der::reader::{Reader, Tag};
-use sha2::{Digest as _, Sha256};
+use fleetcert_core::sha256::sha256;
 
 use super::{Ecdsa, POINT_LEN, SIGNATURE_LEN};
 
@@ -15,9 +15,8 @@ pub(crate) fn is_signed(
     message: &[u8],
     signature: &[u8],
 ) -> bool {
-    numbers(signature).is_some_and(|signature| {
-        ecdsa.is_signed(point, &Sha256::digest(message).into(), &signature)
-    })
+    numbers(signature)
+        .is_some_and(|signature| ecdsa.is_signed(point, &sha256(&[message]), &signature))
 }
 
 /// An uncompressed point; whether it is on the curve is seen when it is used.

@@ -14,10 +14,10 @@ use core::fmt;
 use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::est::csr::p256_spki;
 use fleetcert_core::record::{KeySource, Slot};
+use fleetcert_core::sha256::sha256;
 use fleetcert_core::wire::Challenge;
 use p256::SecretKey;
 use p256::elliptic_curve::rand_core::CryptoRngCore;
-use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::sectors::Sectors;
@@ -105,7 +105,7 @@ where
             // What cannot be read was cut off when it was written, before anybody was told of it.
             Ok(None) | Err(_) => self.made(slot, source)?,
         };
-        Ok(Sha256::digest(self.spki_of(&key)?).into())
+        Ok(sha256(&[&self.spki_of(&key)?]))
     }
 
     fn erase(&mut self, slot: Slot) -> Result<(), KeyFault> {
@@ -151,7 +151,7 @@ where
 
 /// A prefix keeps it from being a hash of the key that something else might use, too.
 fn checksum_of(key: &[u8]) -> [u8; CHECKSUM_LEN] {
-    Sha256::new().chain_update(b"fleetcert flash key").chain_update(key).finalize().into()
+    sha256(&[b"fleetcert flash key", key])
 }
 
 fn secret_of(key: &SecretKey) -> Secret {
@@ -247,7 +247,7 @@ mod tests {
         let mut keys = keys(&mut flash, 0);
         let hash = keys.ensure(Slot::A, KeySource::Fresh).unwrap();
         let spki = keys.spki(Slot::A).unwrap();
-        assert_eq!(<[u8; 32]>::from(Sha256::digest(spki)), hash);
+        assert_eq!(sha256(&[&spki]), hash);
         let public = p256::PublicKey::from_public_key_der(&spki).unwrap();
         assert_eq!(public.to_public_key_der().unwrap().as_bytes(), spki);
         let signature = keys.sign(Slot::A, &[7; 32]).unwrap();

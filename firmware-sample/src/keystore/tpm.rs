@@ -25,6 +25,7 @@ use embedded_storage_async::nor_flash::NorFlash;
 use fleetcert_core::est::csr::p256_spki;
 use fleetcert_core::est::evidence::Evidence;
 use fleetcert_core::record::{KeySource, Slot};
+use fleetcert_core::sha256::sha256;
 use fleetcert_core::wire::Challenge;
 use fleetcert_tpm::attest::qualifying_data;
 use fleetcert_tpm::fault::Trouble;
@@ -35,7 +36,6 @@ use fleetcert_tpm::transact::Transact;
 use fleetcert_tpm::vault::{
     self, CERTIFIED_LEN_MAX, EkKey, KEY_BLOB_LEN_MAX, KeyBlob, Options, Statement, VaultError,
 };
-use sha2::{Digest as _, Sha256};
 
 use self::anchor::{ANCHOR_LEN_MAX, Anchor};
 use self::content::{Found, content_len};
@@ -426,7 +426,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> KeyStor
             Err(KeyFault::Lost) => self.put(slot, source)?,
             outcome => outcome?,
         }
-        Ok(Sha256::digest(self.spki(slot)?).into())
+        Ok(sha256(&[&self.spki(slot)?]))
     }
 
     fn erase(&mut self, slot: Slot) -> Result<(), KeyFault> {

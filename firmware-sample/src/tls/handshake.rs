@@ -5,6 +5,7 @@ use embedded_tls::blocking::{
     CryptoProvider, Sha256, TlsError as LibraryError, TlsVerifier,
 };
 use embedded_tls::{CryptoRngCore, SignatureScheme};
+use fleetcert_core::sha256::sha256;
 use p256::ecdsa::signature::{Error as SignatureError, SignerMut};
 use sha2::Digest as _;
 
@@ -160,7 +161,7 @@ impl<E: Ecdsa> TlsVerifier<Aes128GcmSha256> for Judge<'_, E> {
 
 impl SignerMut<DerSignature> for Pen<'_> {
     fn try_sign(&mut self, message: &[u8]) -> Result<DerSignature, SignatureError> {
-        let digest = Sha256::digest(message).into();
+        let digest = sha256(&[message]);
         let signature = match self.signer.sign(&digest) {
             Ok(signature) => signature,
             Err(fault) => {

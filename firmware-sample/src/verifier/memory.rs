@@ -16,8 +16,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use fleetcert_core::sha256::sha256;
 use rustls_pki_types::CertificateDer;
-use sha2::{Digest as _, Sha256};
 
 use super::certificate::Outline;
 use crate::ecdsa::{Ecdsa, POINT_LEN, SIGNATURE_LEN};
@@ -98,8 +98,7 @@ impl<E: Ecdsa> Ecdsa for Recalling<'_, '_, E> {
 }
 
 fn mark_of(point: &[u8; POINT_LEN], digest: &[u8; 32], signature: &[u8; SIGNATURE_LEN]) -> Mark {
-    let parts = Sha256::new().chain_update(point).chain_update(digest).chain_update(signature);
-    let octets: [u8; 32] = parts.finalize().into();
+    let octets = sha256(&[point, digest, signature]);
     let mut mark = [0; 8];
     for (word, octets) in mark.iter_mut().zip(octets.as_chunks().0) {
         *word = u32::from_be_bytes(*octets);

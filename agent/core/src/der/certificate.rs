@@ -1,12 +1,12 @@
 use core::fmt;
 
 use ::der::asn1::ObjectIdentifier;
-use sha2::{Digest as _, Sha256};
 
 use super::extension::{Extensions, GeneralNames, Purpose};
 use super::inside;
 use super::reader::{Element, Reader, Tag};
 use crate::est::base64;
+use crate::sha256::sha256;
 use crate::time::Validity;
 use crate::wire::SERIAL_LEN_MAX;
 
@@ -249,7 +249,7 @@ impl<'a> Certificate<'a> {
     /// SHA-256 of [`Certificate::spki`]: the name of the key.
     #[must_use]
     pub fn spki_sha256(&self) -> [u8; 32] {
-        Sha256::digest(self.spki).into()
+        sha256(&[self.spki])
     }
 
     /// The algorithm of the signature, if it is one of those that can be written.

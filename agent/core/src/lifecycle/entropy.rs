@@ -3,9 +3,8 @@
 //! SHA-256 in counter mode. Good enough for what the core needs: names of requests that do not
 //! collide, and jitter. Keys and nonces are the key store's and the shell's.
 
-use sha2::{Digest, Sha256};
-
 use crate::record::RequestId;
+use crate::sha256::{SHA256_LEN, sha256};
 use crate::wire::REQUEST_ID_LEN;
 
 #[derive(Clone)]
@@ -37,12 +36,8 @@ impl Entropy {
         u64::from_be_bytes(number)
     }
 
-    fn block(&mut self) -> [u8; 32] {
+    fn block(&mut self) -> [u8; SHA256_LEN] {
         self.drawn = self.drawn.wrapping_add(1);
-        Sha256::new()
-            .chain_update(self.seed)
-            .chain_update(self.drawn.to_be_bytes())
-            .finalize()
-            .into()
+        sha256(&[&self.seed, &self.drawn.to_be_bytes()])
     }
 }

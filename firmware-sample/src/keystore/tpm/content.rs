@@ -3,7 +3,7 @@
 //! A body that was not written to its end, or in which a bit has flipped, is told from a whole one,
 //! and from a sector in which there is nothing.
 
-use sha2::{Digest as _, Sha256};
+use fleetcert_core::sha256::sha256;
 
 use crate::keystore::sectors::PIECE_LEN;
 
@@ -77,7 +77,7 @@ fn put(out: &mut [u8], parts: &[&[u8]]) {
 }
 
 fn digest(head: [u8; HEAD_LEN], len: [u8; LENGTH_LEN], body: &[u8]) -> [u8; DIGEST_LEN] {
-    Sha256::new().chain_update(head).chain_update(len).chain_update(body).finalize().into()
+    sha256(&[&head, &len, body])
 }
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
         let content = written(&[b"the ", b"body"]);
         let front = b"FCTK\x01\x00\x08the body";
         assert_eq!(content[..front.len()], *front);
-        assert_eq!(content[front.len()..][..DIGEST_LEN], *Sha256::digest(front));
+        assert_eq!(content[front.len()..][..DIGEST_LEN], sha256(&[front]));
         assert!(content[front.len() + DIGEST_LEN..].iter().all(|octet| *octet == ERASED));
         assert_eq!((content.len(), content_len(8)), (64, 64));
         let sector = [&content[..], &[ERASED; 64]].concat();
