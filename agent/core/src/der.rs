@@ -23,7 +23,7 @@ pub use self::certificate::{
     RenewalIdError, renewal_id,
 };
 pub use self::extension::{GeneralNames, Purpose};
-pub(crate) use self::writer::{Full, Writer, framed};
+pub(crate) use self::writer::{TooSmall, Writer, lay_out};
 
 /// The content of the element with this tag that `bytes` consists of.
 pub(crate) fn only(bytes: &[u8], tag: Tag) -> Option<&[u8]> {

@@ -297,8 +297,12 @@ struct Hex([[u8; 2]; 16]);
 
 impl Hex {
     fn of(octets: &[u8; 16]) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        Self(octets.map(|octet| [octet >> 4, octet & 0x0f].map(|nibble| DIGITS[nibble as usize])))
+        let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
+        let mut digits = [[0; 2]; 16];
+        for (digits, octet) in digits.iter_mut().zip(octets) {
+            *digits = [digit(octet >> 4), digit(octet & 0x0f)];
+        }
+        Self(digits)
     }
 
     fn as_str(&self) -> &str {

@@ -119,10 +119,18 @@ pub(crate) fn encode_in_place(place: &mut [u8], len: usize) {
 
 /// Four digits for one to three octets, padded (RFC 4648 §4).
 pub(crate) fn quartet(octets: &[u8]) -> [u8; 4] {
-    let [a, b, c] = [0, 1, 2].map(|at| octets.get(at).copied().unwrap_or(0));
-    let word = u32::from_be_bytes([0, a, b, c]);
-    let mut digits = [18, 12, 6, 0].map(|shift| digit(word >> shift & 0x3f));
-    digits.iter_mut().skip(octets.len() + 1).for_each(|digit| *digit = b'=');
+    let mut word = [0; 4];
+    for (place, octet) in word.iter_mut().skip(1).zip(octets) {
+        *place = *octet;
+    }
+    let mut word = u32::from_be_bytes(word);
+    let mut digits = [b'='; 4];
+    for (at, place) in digits.iter_mut().enumerate().rev() {
+        if at <= octets.len() {
+            *place = digit(word & 0x3f);
+        }
+        word >>= 6;
+    }
     digits
 }
 

@@ -7,13 +7,13 @@
 //! **What it must never do.** Ask for rights: the subject is the device id and nothing else. What
 //! a certificate says is decided by policy and by the authenticated identity, not by its request.
 //!
-//! **Why that is sound.** Lengths are computed before the first octet is written, so a buffer is
+//! **Why that is sound.** Lengths are known before the first octet is written, so a buffer is
 //! either large enough or untouched; the token is consumed by its signature.
 
 use core::fmt;
 
 use crate::der::reader::{Reader, Tag};
-use crate::der::{self, Full, Writer, framed};
+use crate::der::{self, TooSmall, Writer, lay_out};
 use crate::device_id::DeviceId;
 
 /// Octets of an uncompressed P-256 point: `04 ‖ x ‖ y` (SEC 1 §2.3.3).
@@ -143,13 +143,12 @@ impl P256Signature {
     pub fn from_parts(r: &[u8], s: &[u8]) -> Result<Self, CsrError> {
         let (r, s) = (Unsigned::new(r)?, Unsigned::new(s)?);
         let mut der = [0; P256_SIGNATURE_LEN_MAX];
-        let content = 2 + r.content_len() + 2 + s.content_len();
-        let len = write(&mut der, |writer| {
-            writer.open(Tag::SEQUENCE, content)?;
-            r.write(writer)?;
-            s.write(writer)
-        })
-        .map_err(|_| CsrError::Signature)?;
+        let written = lay_out(&mut der, &mut |writer| {
+            s.put(writer);
+            r.put(writer);
+            writer.wrap(Tag::SEQUENCE, 0);
+        });
+        let len = written.map_err(|_| CsrError::Signature)?.len();
         Ok(Self { der, len })
     }
 
@@ -172,20 +171,13 @@ impl<'a> Unsigned<'a> {
         }
     }
 
-    fn needs_zero(&self) -> bool {
-        self.0.first().is_some_and(|octet| octet & 0x80 != 0)
-    }
-
-    fn content_len(&self) -> usize {
-        self.0.len() + usize::from(self.needs_zero())
-    }
-
-    fn write(&self, writer: &mut Writer<'_>) -> Result<(), Full> {
-        writer.open(Tag::INTEGER, self.content_len())?;
-        if self.needs_zero() {
-            writer.write(&[0])?;
+    fn put(&self, writer: &mut Writer<'_>) {
+        let since = writer.len();
+        writer.put(self.0);
+        if self.0.first().is_some_and(|octet| octet & 0x80 != 0) {
+            writer.put(&[0]);
         }
-        writer.write(self.0)
+        writer.wrap(Tag::INTEGER, since);
     }
 }
 
@@ -204,22 +196,14 @@ impl<'b> UnsignedRequest<'b> {
     ) -> Result<Self, CsrError> {
         der::only(spki, Tag::SEQUENCE).ok_or(CsrError::PublicKey)?;
         check_attributes(attributes)?;
-        let name = Name::of(device_id);
-        let content = VERSION.len() + name.len() + spki.len() + framed(attributes.len());
-        let needed = framed(content);
-        let too_small = CsrError::Buffer { found: buffer.len(), needed };
-        if buffer.len() < needed {
-            return Err(too_small);
-        }
-        let len = write(buffer, |writer| {
-            writer.open(Tag::SEQUENCE, content)?;
-            writer.write(&VERSION)?;
-            name.write(writer)?;
-            writer.write(spki)?;
-            writer.open(ATTRIBUTES, attributes.len())?;
-            writer.write(attributes)
-        })
-        .map_err(|_| too_small)?;
+        let info = lay_out(buffer, &mut |writer| {
+            writer.element(ATTRIBUTES, attributes);
+            writer.put(spki);
+            put_name(writer, device_id);
+            writer.put(&VERSION);
+            writer.wrap(Tag::SEQUENCE, 0);
+        })?;
+        let len = info.len();
         Ok(Self { buffer, len })
     }
 
@@ -237,22 +221,15 @@ impl<'b> UnsignedRequest<'b> {
     /// [`CsrError::Buffer`] if the signature does not fit behind what it signs.
     pub fn finish(self, signature: &P256Signature) -> Result<&'b [u8], CsrError> {
         let Self { buffer, len: info } = self;
-        let bits = 1 + signature.as_der().len();
-        let content = info + ECDSA_WITH_SHA256.len() + framed(bits);
-        let needed = framed(content);
-        let too_small = CsrError::Buffer { found: buffer.len(), needed };
-        let request = buffer.get_mut(..needed).ok_or(too_small)?;
-        let head = needed - content;
-        request.copy_within(..info, head);
-        let (front, back) = request.split_at_mut_checked(head + info).ok_or(too_small)?;
-        write(front, |writer| writer.open(Tag::SEQUENCE, content)).map_err(|_| too_small)?;
-        write(back, |writer| {
-            writer.write(&ECDSA_WITH_SHA256)?;
-            writer.open(Tag::BIT_STRING, bits)?;
-            writer.write(&[0])?;
-            writer.write(signature.as_der())
-        })
-        .map_err(|_| too_small)?;
+        let request = lay_out(buffer, &mut |writer| {
+            writer.put(signature.as_der());
+            // No bit of the last octet is unused (X.690 §8.6.2).
+            writer.put(&[0]);
+            writer.wrap(Tag::BIT_STRING, 0);
+            writer.put(&ECDSA_WITH_SHA256);
+            writer.put_front(info);
+            writer.wrap(Tag::SEQUENCE, 0);
+        })?;
         Ok(request)
     }
 }
@@ -272,39 +249,19 @@ fn check_attributes(attributes: &[u8]) -> Result<(), CsrError> {
 }
 
 /// A distinguished name of one common name, a UTF8String (RFC 5280 §4.1.2.4).
-struct Name<'a>(&'a [u8]);
-
-impl<'a> Name<'a> {
-    fn of(device_id: &'a DeviceId) -> Self {
-        Self(device_id.as_str().as_bytes())
-    }
-
-    const fn attribute_len(&self) -> usize {
-        COMMON_NAME.len() + framed(self.0.len())
-    }
-
-    const fn len(&self) -> usize {
-        framed(framed(framed(self.attribute_len())))
-    }
-
-    fn write(&self, writer: &mut Writer<'_>) -> Result<(), Full> {
-        let attribute = self.attribute_len();
-        writer.open(Tag::SEQUENCE, framed(framed(attribute)))?;
-        writer.open(Tag::SET, framed(attribute))?;
-        writer.open(Tag::SEQUENCE, attribute)?;
-        writer.write(&COMMON_NAME)?;
-        writer.open(Tag::UTF8_STRING, self.0.len())?;
-        writer.write(self.0)
+fn put_name(writer: &mut Writer<'_>, device_id: &DeviceId) {
+    let since = writer.len();
+    writer.element(Tag::UTF8_STRING, device_id.as_str().as_bytes());
+    writer.put(&COMMON_NAME);
+    for tag in [Tag::SEQUENCE, Tag::SET, Tag::SEQUENCE] {
+        writer.wrap(tag, since);
     }
 }
 
-fn write(
-    out: &mut [u8],
-    fill: impl FnOnce(&mut Writer<'_>) -> Result<(), Full>,
-) -> Result<usize, Full> {
-    let mut writer = Writer::new(out);
-    fill(&mut writer)?;
-    Ok(writer.finish().len())
+impl From<TooSmall> for CsrError {
+    fn from(TooSmall { found, needed }: TooSmall) -> Self {
+        Self::Buffer { found, needed }
+    }
 }
 
 impl fmt::Display for CsrError {

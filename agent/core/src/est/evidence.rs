@@ -8,7 +8,7 @@
 //! **What it must never do.** Judge: what is in the three parts is the TPM's and the verifier's
 //! affair. They are carried as they are, octet for octet, since one of them is signed.
 //!
-//! **Why that is sound.** Lengths are computed before the first octet is written, so a buffer is
+//! **Why that is sound.** Lengths are known before the first octet is written, so a buffer is
 //! either large enough or untouched.
 
 use core::fmt;
@@ -16,7 +16,7 @@ use core::fmt;
 use ::der::asn1::ObjectIdentifier;
 
 use crate::der::reader::Tag;
-use crate::der::{Full, Writer, framed};
+use crate::der::{TooSmall, Writer, lay_out};
 
 /// `id-aa-attestation`: the attribute of a PKCS#10 request.
 pub const ID_AA_ATTESTATION: ObjectIdentifier =
@@ -58,80 +58,53 @@ impl Evidence<'_> {
     ///
     /// [`BufferTooSmall`], with nothing that may be used in `out`.
     pub fn attribute<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], BufferTooSmall> {
-        let found = out.len();
-        self.write(out).map_err(|_| BufferTooSmall { found, needed: self.attribute_len() })
+        let written = lay_out(out, &mut |writer| self.write(writer));
+        written.map_err(|TooSmall { found, needed }| BufferTooSmall { found, needed })
     }
 
     /// Octets that the attribute takes.
     #[must_use]
     pub fn attribute_len(&self) -> usize {
-        let parts = [self.attest, self.signature, self.public];
-        let parts = parts.iter().map(|part| framed(part.len())).sum();
-        LEVELS.iter().fold(framed(parts), |inside, level| framed(level.oid_len() + inside))
+        let mut counted = Writer::counting();
+        self.write(&mut counted);
+        counted.len()
     }
 
-    fn write<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], Full> {
-        let needed = self.attribute_len();
-        let mut writer = Writer::new(out.get_mut(..needed).ok_or(Full)?);
-        let mut left = needed;
-        for level in LEVELS.iter().rev() {
-            left = open(&mut writer, level.tag, left)?;
+    fn write(&self, writer: &mut Writer<'_>) {
+        for part in [self.public, self.signature, self.attest] {
+            writer.element(Tag::OCTET_STRING, part);
+        }
+        writer.wrap(Tag::SEQUENCE, 0);
+        for level in &LEVELS {
             if let Some(oid) = level.oid {
-                writer.open(Tag::OBJECT_IDENTIFIER, oid.as_bytes().len())?;
-                writer.write(oid.as_bytes())?;
-                left -= level.oid_len();
+                writer.element(Tag::OBJECT_IDENTIFIER, oid.as_bytes());
             }
+            writer.wrap(level.tag, 0);
         }
-        open(&mut writer, Tag::SEQUENCE, left)?;
-        for part in [self.attest, self.signature, self.public] {
-            writer.open(Tag::OCTET_STRING, part.len())?;
-            writer.write(part)?;
-        }
-        Ok(writer.finish())
     }
 }
 
 /// What stands around the statement's content: a tag, and an identifier first of what is inside.
 struct Level {
     tag: Tag,
-    oid: Option<ObjectIdentifier>,
+    oid: Option<&'static ObjectIdentifier>,
 }
 
 impl Level {
     const fn of(tag: Tag) -> Self {
         Self { tag, oid: None }
     }
-
-    fn oid_len(&self) -> usize {
-        self.oid.map_or(0, |oid| framed(oid.as_bytes().len()))
-    }
 }
 
 /// From the innermost: `AttestationStatement`, `SEQUENCE OF`, `AttestationBundle`, the set of the
 /// attribute's values, `Attribute`.
 const LEVELS: [Level; 5] = [
-    Level { tag: Tag::SEQUENCE, oid: Some(TCG_ATTEST_TPM_CERTIFY) },
+    Level { tag: Tag::SEQUENCE, oid: Some(&TCG_ATTEST_TPM_CERTIFY) },
     Level::of(Tag::SEQUENCE),
     Level::of(Tag::SEQUENCE),
     Level::of(Tag::SET),
-    Level { tag: Tag::SEQUENCE, oid: Some(ID_AA_ATTESTATION) },
+    Level { tag: Tag::SEQUENCE, oid: Some(&ID_AA_ATTESTATION) },
 ];
-
-/// Opens an element that takes `len` octets with its header; gives those of its content.
-fn open(writer: &mut Writer<'_>, tag: Tag, len: usize) -> Result<usize, Full> {
-    let content = len - header_len_within(len);
-    writer.open(tag, content)?;
-    Ok(content)
-}
-
-/// Octets of the header of an element of `len` octets in all (X.690 §8.1.3).
-const fn header_len_within(len: usize) -> usize {
-    match len {
-        0..=0x81 => 2,
-        0x82..=0x102 => 3,
-        _ => 4,
-    }
-}
 
 impl fmt::Display for BufferTooSmall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
