@@ -252,10 +252,7 @@ fn drive<B: Board>(context: Context<'_, B>, machine: &mut Machine) -> Result<(),
         workspace: Workspace::new(CRYPT.try_take().ok_or(Stop::Again)?),
         lasting,
     };
-    match driver.run() {
-        Ok(never) => match never {},
-        Err(unexpected) => Err(Stop::Unexpected(unexpected)),
-    }
+    Err(Stop::Unexpected(driver.run()))
 }
 
 fn policy(factory: &Factory<'_>) -> Policy {

@@ -1,8 +1,6 @@
 //! The one loop: the machine goes on as far as it can, its orders are served, the session is attended
 //! to, and when there is nothing to do, the network is waited on.
 
-use core::convert::Infallible;
-
 use fleetcert_core::event::Failure;
 use fleetcert_core::lifecycle::{ActionId, BrokerProof, Input, Machine, Phase, Unexpected};
 use fleetcert_core::port::{Advice, Answer, Clock as _};
@@ -39,6 +37,8 @@ pub(super) struct MachineRoom<'d, B: Board> {
     ports: Ports<'d, B>,
     /// What the machine wants of its peers, and waits for.
     wanted: Option<Order>,
+    /// What machine and driver disagree about, if they do: nothing goes on then.
+    fault: Option<Unexpected>,
     /// Whose identity sessions begin with.
     in_use: Option<Slot>,
     stack_peak: usize,
@@ -61,26 +61,27 @@ impl<'s> Seen<'s> {
 }
 
 impl<'d, B: Board> Driver<'d, B> {
-    /// Drives for good.
-    ///
-    /// # Errors
-    ///
-    /// [`Unexpected`]: machine and driver disagree.
-    pub(super) fn run(mut self) -> Result<Infallible, Unexpected> {
-        self.room.tell(Input::Tick)?;
+    /// Drives for good, or until machine and driver disagree.
+    pub(super) fn run(mut self) -> Unexpected {
+        self.room.tell(Input::Tick);
         loop {
-            self.room.turn()?;
+            self.room.turn();
+            if let Some(fault) = self.room.fault {
+                return fault;
+            }
             match self.room.wanted.take() {
-                Some(order) => self.serve(order)?,
-                None => self.idle()?,
+                Some(order) => self.serve(order),
+                None => self.idle(),
             }
         }
     }
 
     #[inline(never)]
-    fn serve(&mut self, order: Order) -> Result<(), Unexpected> {
+    fn serve(&mut self, order: Order) {
         match order {
-            Order::Adopt { id, slot } => self.room.adopt(id, slot).map(|_| ()),
+            Order::Adopt { id, slot } => {
+                self.room.adopt(id, slot);
+            }
             Order::Consult { id, slot } => {
                 let Answer { outcome, server_time } = self.provisioner().advice(slot);
                 self.room.tell(match outcome {
@@ -88,7 +89,7 @@ impl<'d, B: Board> Driver<'d, B> {
                         Input::Consulted { id, window, retry_after_s, server_time }
                     }
                     Err(failure) => Input::Failed { id, failure, server_time },
-                })
+                });
             }
             Order::Enroll { id, slot } => {
                 let record = self.room.machine.record();
@@ -102,12 +103,12 @@ impl<'d, B: Board> Driver<'d, B> {
                 self.room.tell(match outcome.and(issued) {
                     Ok(identity) => Input::Enrolled { id, identity, server_time },
                     Err(failure) => Input::Failed { id, failure, server_time },
-                })
+                });
             }
             Order::Prove { id, slot } => self.prove(id, slot),
             Order::Release { id } => {
                 self.room.in_use = None;
-                self.room.tell(Input::Done { id })
+                self.room.tell(Input::Done { id });
             }
         }
     }
@@ -118,7 +119,7 @@ impl<'d, B: Board> Driver<'d, B> {
     }
 
     /// The provisioner first: a broker is shown only what the provisioner saw to be right.
-    fn prove(&mut self, id: ActionId, slot: Slot) -> Result<(), Unexpected> {
+    fn prove(&mut self, id: ActionId, slot: Slot) {
         let Answer { outcome, server_time } = self.provisioner().whoami(slot);
         let serial = match outcome {
             Ok(ref serial) => serial,
@@ -130,9 +131,9 @@ impl<'d, B: Board> Driver<'d, B> {
         } else if self.room.context.broker().is_none() {
             BrokerProof::NotConfigured
         } else {
-            match self.meet_broker(slot, Some(seen))? {
+            match self.meet_broker(slot, Some(seen)) {
                 // The machine was told when the session began.
-                None => return Ok(()),
+                None => return,
                 Some(
                     failure @ (Failure::OurIdentityRefused
                     | Failure::KeyLost
@@ -142,58 +143,52 @@ impl<'d, B: Board> Driver<'d, B> {
                 Some(_) => BrokerProof::Unreachable,
             }
         };
-        self.room.tell(seen.proven(broker))
+        self.room.tell(seen.proven(broker));
     }
 
     /// The machine wants nothing: time for the broker, if there is one and an identity to come
     /// with, and if it may be tried.
-    fn idle(&mut self) -> Result<(), Unexpected> {
+    fn idle(&mut self) {
         let MachineRoom { context, in_use, .. } = self.room;
         let due = in_use.filter(|_| context.broker().is_some());
         match due.map(|slot| (slot, self.lasting.dial_at())) {
             Some((slot, at)) if at <= context.now() => {
-                self.meet_broker(slot, None)?;
+                self.meet_broker(slot, None);
             }
             Some((_, at)) => self.room.rest(Some(at)),
             None => self.room.rest(None),
         }
-        Ok(())
     }
 
     /// A session with the slot's identity, from its beginning to its end; or why none came about.
     /// When it begins, the machine is told that the broker accepts what the provisioner has `seen`.
     #[inline(never)]
-    fn meet_broker(
-        &mut self,
-        slot: Slot,
-        seen: Option<Seen<'_>>,
-    ) -> Result<Option<Failure>, Unexpected> {
+    fn meet_broker(&mut self, slot: Slot, seen: Option<Seen<'_>>) -> Option<Failure> {
         let reading = self.room.reading();
         let Self { room, workspace, lasting } = self;
         let context = room.context;
-        let Some(target) = context.broker() else { return Ok(None) };
+        let target = context.broker()?;
         let since = context.now();
         let until_ms = since.plus_ms(EXCHANGE_MS_MAX).0;
-        let mut met = Ok((Ending::Lost, None));
+        let (mut ending, mut failure) = (Ending::Lost, None);
         let work = &mut |line: Line<'_, '_, '_, B>| {
             let mut inbox = Inbox::new();
-            met = match lasting.begin(&context, line, &mut inbox) {
-                Ok(online) => room.attend(online, slot, seen).map(|ending| (ending, None)),
+            match lasting.begin(&context, line, &mut inbox) {
+                Ok(online) => ending = room.attend(online, slot, seen),
                 Err(why) => {
                     warn(format_args!("broker: {why}"));
-                    Ok((Ending::Lost, Some(MqttError::into(why))))
+                    failure = Some(MqttError::into(why));
                 }
-            };
+            }
         };
         let reached = context.with_line(target, workspace, Some(slot), reading, until_ms, work);
         if let Err(why) = reached {
             let server = target.server;
             warn(format_args!("broker {}:{}: {why}", server.host(), server.port()));
-            met = Ok((Ending::Lost, Some(TlsError::from(why).into())));
+            failure = Some(TlsError::from(why).into());
         }
-        let (ending, failure) = met?;
         lasting.ended(&context, ending, since);
-        Ok(failure)
+        failure
     }
 }
 
@@ -203,26 +198,27 @@ impl<'d, B: Board> MachineRoom<'d, B> {
         machine: &'d mut Machine,
         ports: Ports<'d, B>,
     ) -> Self {
-        let (wanted, in_use, stack_peak, is_wiped) = (None, None, 0, false);
-        Self { context, machine, ports, wanted, in_use, stack_peak, is_wiped }
+        let (wanted, fault, in_use, stack_peak, is_wiped) = (None, None, None, 0, false);
+        Self { context, machine, ports, wanted, fault, in_use, stack_peak, is_wiped }
     }
 
     /// Lets the machine go on as far as it can without its peers, and does what its state asks for.
     #[inline(never)]
-    fn turn(&mut self) -> Result<(), Unexpected> {
-        while self.wanted.is_none() {
-            self.wanted = block_on(self.ports.settle(self.machine))?;
-            if self.wanted.is_some() || !self.wake()? {
-                break;
+    fn turn(&mut self) {
+        while self.wanted.is_none() && self.fault.is_none() {
+            match block_on(self.ports.settle(self.machine)) {
+                Ok(None) if self.wake() => {}
+                Ok(None) => break,
+                Ok(wanted) => self.wanted = wanted,
+                Err(fault) => self.fault = Some(fault),
             }
         }
         report_stack::<B>(&mut self.stack_peak);
-        Ok(())
     }
 
     /// The machine has come to rest: shows how it stands, and wakes it if a command waits or it is
     /// time. Whether it was woken.
-    fn wake(&mut self) -> Result<bool, Unexpected> {
+    fn wake(&mut self) -> bool {
         let (now, desk) = (self.ports.clock.now(), self.context.desk);
         let phase = self.machine.phase(now);
         desk.show(phase, self.machine.reading(now).wall, now.mono);
@@ -232,15 +228,16 @@ impl<'d, B: Board> MachineRoom<'d, B> {
         let input = match desk.take_command() {
             Some(command) => Input::Command(command),
             None if self.machine.deadline().is_some_and(|(at, _)| at <= now.mono) => Input::Tick,
-            None => return Ok(false),
+            None => return false,
         };
-        self.machine.handle(now, input)?;
-        Ok(true)
+        self.tell(input);
+        true
     }
 
     #[inline(never)]
-    fn tell(&mut self, input: Input<'_>) -> Result<(), Unexpected> {
-        self.machine.handle(self.ports.clock.now(), input)
+    fn tell(&mut self, input: Input<'_>) {
+        let told = self.machine.handle(self.ports.clock.now(), input);
+        self.fault = self.fault.or(told.err());
     }
 
     /// What the machine knows of the time now.
@@ -261,39 +258,38 @@ impl<'d, B: Board> MachineRoom<'d, B> {
         mut online: Online<'_, '_, '_, B>,
         slot: Slot,
         seen: Option<Seen<'_>>,
-    ) -> Result<Ending, Unexpected> {
+    ) -> Ending {
         let identity = self.machine.record().identity(slot);
         let serial = identity.map(|identity| identity.serial.clone()).unwrap_or_default();
         if let Some(seen) = seen {
-            self.tell(seen.proven(BrokerProof::Connected))?;
+            self.tell(seen.proven(BrokerProof::Connected));
         }
         loop {
-            self.turn()?;
-            if let Some(Order::Adopt { id, slot }) = self.wanted {
-                self.wanted = None;
-                if !self.adopt(id, slot)? || self.is_of(slot, &serial) {
-                    continue;
+            self.turn();
+            let ending = match self.wanted {
+                Some(Order::Adopt { id, slot }) => {
+                    self.wanted = None;
+                    if !self.adopt(id, slot) || self.is_of(slot, &serial) {
+                        continue;
+                    }
+                    Some(Ending::Planned)
                 }
-                online.close(&self.context);
-                return Ok(Ending::Planned);
-            }
-            if self.wanted.is_some() {
-                online.close(&self.context);
-                return Ok(Ending::Planned);
-            }
-            match online.attend(&self.context) {
-                Some(ending @ Ending::Overtaken(_)) => {
-                    online.close(&self.context);
-                    return Ok(ending);
-                }
-                Some(ending) => return Ok(ending),
+                None if self.fault.is_none() => online.attend(&self.context),
+                _ => Some(Ending::Planned),
+            };
+            match ending {
                 None => self.rest(Some(online.next_at(self.context.now().plus_ms(LOOK_MS)))),
+                Some(Ending::Lost) => return Ending::Lost,
+                Some(ending) => {
+                    online.close(&self.context);
+                    return ending;
+                }
             }
         }
     }
 
     /// Takes an identity into use if its key is there; whether it is.
-    fn adopt(&mut self, id: ActionId, slot: Slot) -> Result<bool, Unexpected> {
+    fn adopt(&mut self, id: ActionId, slot: Slot) -> bool {
         let probed = match self.context.keys.try_borrow_mut() {
             Ok(mut keys) => keys.probe(slot).map_err(Failure::from),
             Err(_) => Err(Failure::KeyUnavailable),
@@ -302,8 +298,8 @@ impl<'d, B: Board> MachineRoom<'d, B> {
         if is_there {
             self.in_use = Some(slot);
         }
-        self.tell(Input::done(id, probed))?;
-        Ok(is_there)
+        self.tell(Input::done(id, probed));
+        is_there
     }
 
     /// Erases what the keys leave behind, once it is durable that this life is over.
