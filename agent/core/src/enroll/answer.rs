@@ -197,8 +197,9 @@ fn issued(body: &mut [u8]) -> Result<Certificate<'_>, AnswerError> {
 
 /// RFC 9110 §8.3.1: whatever its case, and without parameters.
 fn is_media_type(head: ResponseHead<'_>, wanted: &str) -> bool {
-    let found = head.header("Content-Type").and_then(|value| value.split(';').next());
-    found.is_some_and(|found| found.trim_ascii().eq_ignore_ascii_case(wanted))
+    let value = head.header("Content-Type").unwrap_or_default();
+    let found = value.as_bytes().split(|octet| *octet == b';').next().unwrap_or_default();
+    found.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes())
 }
 
 fn reason(head: ResponseHead<'_>) -> Reason {
@@ -211,7 +212,10 @@ fn reason(head: ResponseHead<'_>) -> Reason {
 
 fn detail<'b>(head: ResponseHead<'b>, body: &'b [u8]) -> &'b str {
     let text = core::str::from_utf8(body).ok().filter(|_| is_media_type(head, "text/plain"));
-    let line = text.and_then(|text| text.lines().next()).unwrap_or_default();
+    let text = text.unwrap_or_default();
+    let end = text.bytes().position(|octet| octet == b'\n').unwrap_or(text.len());
+    let line = text.get(..end).unwrap_or_default();
+    let line = line.strip_suffix("\r").unwrap_or(line);
     let line = line.get(..line.floor_char_boundary(DETAIL_LEN_MAX)).unwrap_or_default();
     if line.contains(char::is_control) { "" } else { line }
 }

@@ -24,7 +24,7 @@ const FIELDS: &[u8; 5] = b"YDhms";
 #[must_use]
 #[doc(alias = "IMF-fixdate")]
 pub fn parse_date(text: &str) -> Option<Wall> {
-    let (name_len, form) = match text.find(',') {
+    let (name_len, form) = match text.bytes().position(|octet| octet == b',') {
         Some(3) => (3, IMF_FIXDATE),
         Some(len) => (len, RFC_850),
         None => (3, ASCTIME),

@@ -66,7 +66,8 @@ impl<'b> RequestWriter<'b> {
         if !begins || !path.iter().all(|part| part.bytes().all(is_printable)) {
             writer.fail(RequestError::Path);
         }
-        let is_authority = |octet: u8| octet.is_ascii_alphanumeric() || b".-_:[]".contains(&octet);
+        let is_mark = |octet: u8| matches!(octet, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+        let is_authority = |octet: u8| octet.is_ascii_alphanumeric() || is_mark(octet);
         if host.is_empty() || !host.bytes().all(is_authority) {
             writer.fail(RequestError::Host);
         }
@@ -91,7 +92,9 @@ impl<'b> RequestWriter<'b> {
     /// Adds `Authorization: Basic`, encoded where it stands: no copy of the password is made.
     pub fn basic(&mut self, user: &str, password: &str) {
         let is_control = |octet: u8| octet.is_ascii_control();
-        if user.contains(':') || [user, password].iter().any(|text| text.bytes().any(is_control)) {
+        if user.bytes().any(|octet| octet == b':')
+            || [user, password].iter().any(|text| text.bytes().any(is_control))
+        {
             self.fail(RequestError::Secret);
         }
         self.put(&["Authorization: Basic "]);
