@@ -56,6 +56,9 @@ fn the_program_answers_for_files_of_either_form() {
     let (code, said) = verify_chain(&[&pem[..], &[bad]].concat());
     assert_eq!(code, Some(1));
     assert!(said.starts_with("verify-chain: expired: "), "{said}");
+    // And by how much: what a board says on its serial line besides.
+    assert!(said.contains("\nverify-chain: a certificate's time: "), "{said}");
+    assert!(said.trim_end().ends_with(" at 2041-01-01T00:00:00Z"), "{said}");
     let (code, said) =
         verify_chain(&["--anchor", root, "--chain", root, "--name", NAME, "--time", good]);
     assert!(code == Some(1) && said.contains("authority-as-server"), "{said}");

@@ -1,13 +1,16 @@
 //! Asks the firmware's verifier about a chain of certificates in files.
 //!
 //! Exit codes: 0 the chain is believed, 1 it is refused (the reason is on standard error, its
-//! stable code first), 2 the command line makes no sense or a file cannot be read.
+//! stable code first; what a board would say besides on its serial line follows), 2 the command
+//! line makes no sense or a file cannot be read.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use clap::{Parser, ValueEnum};
+use log::{LevelFilter, Log, Metadata, Record};
 
 use fleetcert_core::time::Wall;
 use fleetcert_firmware::verifier::Server;
@@ -60,11 +63,36 @@ enum Kind {
     Provisioner,
 }
 
+/// What the verifier says, kept until the reason is told.
+struct Notes(Mutex<Vec<String>>);
+
+static NOTES: Notes = Notes(Mutex::new(Vec::new()));
+
+impl Log for Notes {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if let Ok(mut notes) = self.0.lock() {
+            notes.push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
 fn main() -> ExitCode {
+    if log::set_logger(&NOTES).is_ok() {
+        log::set_max_level(LevelFilter::Info);
+    }
     match verify_chain::ask(&question(Options::parse())) {
         Ok(_) => ExitCode::SUCCESS,
         Err(no) => {
             let _gone = writeln!(io::stderr(), "verify-chain: {no}");
+            for note in NOTES.0.lock().iter().flat_map(|notes| notes.iter()) {
+                let _gone = writeln!(io::stderr(), "verify-chain: {note}");
+            }
             if no.is_of_usage() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
