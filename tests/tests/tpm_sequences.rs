@@ -449,7 +449,7 @@ fn ten_power_cuts_in_use_leave_the_tpm_usable() {
         let (parent, _) =
             tpm.create_primary(Hierarchy::Owner, &[], &mut area, len).or_fail("the primary");
         let handle = tpm.load(parent, &key.as_bytes()[1..]).or_fail("the key");
-        tpm.sign(handle, &[cut; 32]).or_fail("a signature");
+        tpm.sign(handle, &[cut; 32], &mut [0; 64]).or_fail("a signature");
         bench.power_cut();
         assert_eq!(bench.vault.properties().or_fail("properties").lockout.counter, 0, "{cut}");
     }
