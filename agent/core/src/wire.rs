@@ -1,16 +1,20 @@
 //! The messages between device and provisioner that are ours, in postcard.
 //!
 //! EST (RFC 7030) carries certificates; these carry the rest, as bodies with the media type
-//! [`MEDIA_TYPE`]. Each begins with a version so that an old device can tell an answer
-//! that it does not understand from one that is damaged. `docs/design/wire.md` and
-//! `docs/design/attestation.md` lay them out byte by byte. They are views: text borrows from the buffer that was parsed.
+//! [`MEDIA_TYPE`]. Each begins with a version so that an old device can tell an answer that it does
+//! not understand from one that is damaged. `docs/design/wire.md` and `docs/design/attestation.md` lay
+//! them out byte by byte. They are views: text borrows from the buffer that was parsed.
+//!
+//! Here they are read and written field by field, which takes a third of the code. The provisioner has
+//! room for the crate: it answers with that, and what devices read is what the crate has written.
 
 mod challenge;
 
 use core::fmt;
 
 #[cfg(test)]
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::device_id::DeviceId;
 use crate::fields::{Reader, Writer};
@@ -64,8 +68,8 @@ const TIME_LEN_MAX: usize = 10;
 pub const MESSAGE_LEN_MAX: usize = 256;
 
 /// Which certificate the provisioner saw on this connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(test, derive(Serialize, Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
 pub struct WhoAmI<'a> {
     /// [`VERSION`].
     pub version: u8,
@@ -81,8 +85,8 @@ pub struct WhoAmI<'a> {
 }
 
 /// When a certificate should be renewed (the semantics of RFC 9773 §4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(test, derive(Serialize, Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
 pub struct RenewalInfo {
     /// [`VERSION`].
     pub version: u8,

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use fleetcert_core::{
     time::Wall,
-    wire::{self, MEDIA_TYPE, MESSAGE_LEN_MAX, NONCE_LEN, REQUEST_ID_LEN, WireError},
+    wire::{self, MEDIA_TYPE, MESSAGE_LEN_MAX, NONCE_LEN, REQUEST_ID_LEN},
 };
 
 use super::{
@@ -134,14 +134,13 @@ impl Asked<'_> {
 fn seen_answer(seen: &Seen, postcard: bool) -> Answer {
     let (serial, device_id) = (seen.serial.as_octets(), seen.device.as_str());
     if postcard {
-        let seen = wire::WhoAmI {
+        return message(&wire::WhoAmI {
             version: wire::VERSION,
             nonce: seen.nonce,
             serial,
             device_id,
             server_time: seen.server_time,
-        };
-        return message(seen.emit(&mut [0; MESSAGE_LEN_MAX]));
+        });
     }
     let nonce: String = seen.nonce.iter().map(|octet| format!("{octet:02x}")).collect();
     json_answer(&json!({
@@ -155,7 +154,7 @@ fn seen_answer(seen: &Seen, postcard: bool) -> Answer {
 
 fn window_answer(info: &wire::RenewalInfo, postcard: bool) -> Answer {
     if postcard {
-        return message(info.emit(&mut [0; MESSAGE_LEN_MAX]));
+        return message(info);
     }
     json_answer(&json!({
         "suggestedWindow": { "start": info.start.to_string(), "end": info.end.to_string() },
@@ -167,11 +166,11 @@ fn json_answer(value: &serde_json::Value) -> Answer {
     Answer::ok(answer::JSON, format!("{value}\n").into_bytes())
 }
 
-fn message(written: Result<&[u8], WireError>) -> Answer {
-    match written {
+fn message(message: &impl serde::Serialize) -> Answer {
+    match postcard::to_slice(message, &mut [0; MESSAGE_LEN_MAX]) {
         Ok(octets) => Answer::ok(answer::POSTCARD, octets.to_vec()),
         Err(error) => {
-            log::error!("a message of ours cannot be written: {error}");
+            log::error!("a message of ours has no room in {MESSAGE_LEN_MAX} octets: {error}");
             let text = "the answer does not fit its format";
             Answer::refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
         }
