@@ -2,11 +2,11 @@
 //!
 //! EST (RFC 7030) carries certificates; these carry the rest, as bodies with the media type
 //! [`MEDIA_TYPE`]. Each begins with a version so that an old device can tell an answer that it does
-//! not understand from one that is damaged. `docs/design/wire.md` and `docs/design/attestation.md` lay
-//! them out byte by byte. They are views: text borrows from the buffer that was parsed.
+//! not understand from one that is damaged. `docs/design/wire.md` and `docs/design/attestation.md`
+//! lay them out byte by byte. They are views: text borrows from the buffer that was parsed.
 //!
-//! Here they are read and written field by field, which takes a third of the code. The provisioner has
-//! room for the crate: it answers with that, and what devices read is what the crate has written.
+//! Here they are read and written field by field, which takes a third of the code. The provisioner
+//! has room for the crate: it answers with that, and what devices read the crate has written.
 
 mod challenge;
 
