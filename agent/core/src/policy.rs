@@ -24,23 +24,23 @@ const EMERGENCY_SHARE: Share = Share { of: 1, in_parts: 10 };
 const EARLIEST_SHARE: Share = Share { of: 1, in_parts: 3 };
 
 /// The first retry of anything waits this long.
-pub const RETRY_WAIT_MS_MIN: u64 = 1_000;
+pub const RETRY_WAIT_MS_MIN: u32 = 1_000;
 
 /// No retry waits longer than a day, so that a healed fleet is whole within a day.
-pub const RETRY_WAIT_MS_MAX: u64 = 24 * HOUR_MS;
+pub const RETRY_WAIT_MS_MAX: u32 = 24 * HOUR_MS;
 
 /// Without a valid identity nothing is more urgent; an hour keeps a broken fleet off the CA.
-pub const RETRY_WAIT_URGENT_MS_MAX: u64 = HOUR_MS;
+pub const RETRY_WAIT_URGENT_MS_MAX: u32 = HOUR_MS;
 
 /// Trouble on the device itself (storage, key store) is looked at again at least this often.
-pub const RETRY_WAIT_LOCAL_MS_MAX: u64 = HOUR_MS / 12;
+pub const RETRY_WAIT_LOCAL_MS_MAX: u32 = HOUR_MS / 12;
 
 /// Advice is asked for again after this long when its refusal will not pass by waiting
 /// (RFC 9773 §4.3.3).
-pub const CONSULT_WAIT_MS_MAX: u64 = 6 * HOUR_MS;
+pub const CONSULT_WAIT_MS_MAX: u32 = 6 * HOUR_MS;
 
 /// A revoked device asks this often whether an operator has relented.
-pub const QUARANTINE_WAIT_MS: u64 = 24 * HOUR_MS;
+pub const QUARANTINE_WAIT_MS: u32 = 24 * HOUR_MS;
 
 /// A peer's Retry-After is believed between these two, seconds.
 pub const RETRY_AFTER_S_MIN: u32 = 1;
@@ -48,7 +48,7 @@ pub const RETRY_AFTER_S_MIN: u32 = 1;
 pub const RETRY_AFTER_S_MAX: u32 = 24 * 3600;
 
 /// The machine looks at everything again at least this often, whatever it waits for.
-pub const IDLE_MS_MAX: u64 = 24 * HOUR_MS;
+pub const IDLE_MS_MAX: u64 = 24 * HOUR_MS as u64;
 
 /// How often a request, or the identity that came of it, may be refused before it is given up and
 /// a new one is drawn. A request can be spent without our knowing: issued, the answer lost, run out.
@@ -60,7 +60,7 @@ pub const FLOOR_STEP_S: u64 = 7 * 24 * 3600;
 /// 2^17 s is more than a day: no wait grows beyond, and no counter either.
 pub const FAILURES_MAX: u8 = 17;
 
-const HOUR_MS: u64 = 3_600_000;
+const HOUR_MS: u32 = 3_600_000;
 
 /// Whether a renewal makes a new key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -176,6 +176,13 @@ fn scale(uniform: u64, up_to: u64) -> u64 {
     u64::try_from(product >> 64).unwrap_or(up_to)
 }
 
+/// Maps the upper half of a uniform 64-bit number onto 0 ..= `up_to`: for waits.
+fn drawn(uniform: u64, up_to: u32) -> u32 {
+    let product = (uniform >> 32) * (u64::from(up_to) + 1);
+    // The high half of a 32 × 32 bit product is below the second factor.
+    u32::try_from(product >> 32).unwrap_or(up_to)
+}
+
 /// How urgent the request for a certificate is: the ceiling of its retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
@@ -192,10 +199,11 @@ impl Urgency {
     /// No wait is longer than an eighth of what is left, so that about eight tries remain; and
     /// none is so short a fleet that was cut off would come back at one instant.
     #[must_use]
-    pub fn wait_ms_max(self) -> u64 {
+    pub fn wait_ms_max(self) -> u32 {
         match self {
             Self::Urgent => RETRY_WAIT_URGENT_MS_MAX,
             Self::Slack { remaining_s } => {
+                let remaining_s = u32::try_from(remaining_s).unwrap_or(u32::MAX);
                 remaining_s.saturating_mul(1000 / 8).clamp(RETRY_WAIT_MS_MIN, RETRY_WAIT_MS_MAX)
             }
         }
@@ -205,10 +213,10 @@ impl Urgency {
 /// The wait before the next try, milliseconds: exponential in the number of failures so far, the
 /// upper half of it drawn, capped by `wait_ms_max`. `uniform` is a uniform random number.
 #[must_use]
-pub fn backoff_ms(failures: u8, wait_ms_max: u64, uniform: u64) -> u64 {
+pub fn backoff_ms(failures: u8, wait_ms_max: u32, uniform: u64) -> u32 {
     let exponent = u32::from(failures.saturating_sub(1).min(FAILURES_MAX));
     let whole = (RETRY_WAIT_MS_MIN << exponent).min(wait_ms_max.max(RETRY_WAIT_MS_MIN));
-    whole / 2 + scale(uniform, whole - whole / 2)
+    whole / 2 + drawn(uniform, whole - whole / 2)
 }
 
 /// Failures in a row that may be bad luck: a lost message, a provisioner that restarts. Their waits
@@ -223,11 +231,11 @@ pub const BAD_LUCK_FAILURES_MAX: u8 = 4;
 /// bring most of those that fell due in it back in its first hour. So the fifth try and all later
 /// ones are spread over three quarters of the ceiling at once.
 #[must_use]
-pub fn request_backoff_ms(failures: u8, urgency: Urgency, uniform: u64) -> u64 {
+pub fn request_backoff_ms(failures: u8, urgency: Urgency, uniform: u64) -> u32 {
     let whole_ms = urgency.wait_ms_max();
     match urgency {
         Urgency::Slack { .. } if failures > BAD_LUCK_FAILURES_MAX => {
-            whole_ms / 4 + scale(uniform, whole_ms - whole_ms / 4)
+            whole_ms / 4 + drawn(uniform, whole_ms - whole_ms / 4)
         }
         Urgency::Slack { .. } | Urgency::Urgent => backoff_ms(failures, whole_ms, uniform),
     }
@@ -237,10 +245,10 @@ pub fn request_backoff_ms(failures: u8, urgency: Urgency, uniform: u64) -> u64 {
 /// within its limits, a tenth of it added at random; what time alone will not mend is tried
 /// seldom, however urgent.
 #[must_use]
-pub fn retry_wait_ms(failure: &Failure, failures: u8, wait_ms_max: u64, uniform: u64) -> u64 {
+pub fn retry_wait_ms(failure: &Failure, failures: u8, wait_ms_max: u32, uniform: u64) -> u32 {
     if let Some(asked_s) = failure.retry_after_s() {
-        let asked_ms = 1000 * u64::from(asked_s.clamp(RETRY_AFTER_S_MIN, RETRY_AFTER_S_MAX));
-        return (asked_ms + scale(uniform, asked_ms / 10)).min(RETRY_WAIT_MS_MAX);
+        let asked_ms = 1000 * asked_s.clamp(RETRY_AFTER_S_MIN, RETRY_AFTER_S_MAX);
+        return (asked_ms + drawn(uniform, asked_ms / 10)).min(RETRY_WAIT_MS_MAX);
     }
     backoff_ms(failures, wait_ms_max, uniform)
 }
@@ -325,6 +333,8 @@ mod tests {
         assert_eq!(scale((1 << 63) - 1, 9), 4);
         assert_eq!(scale(u64::MAX, 0), 0);
         assert_eq!(scale(u64::MAX, u64::MAX), u64::MAX);
+        assert_eq!((drawn(0, 9), drawn(u64::MAX, 9), drawn(u64::MAX, u32::MAX)), (0, 9, u32::MAX));
+        assert_eq!((drawn(1 << 63, 9), drawn((1 << 63) - 1, 9), drawn(u64::MAX, 0)), (5, 4, 0));
     }
 
     #[test]
@@ -393,8 +403,8 @@ mod tests {
             assert_eq!(backoff_ms(failures, RETRY_WAIT_MS_MAX, u64::MAX), whole_ms);
         }
         assert_eq!(backoff_ms(255, RETRY_WAIT_MS_MAX, u64::MAX), RETRY_WAIT_MS_MAX);
-        assert_eq!(backoff_ms(18, u64::MAX, u64::MAX), 131_072_000);
-        assert_eq!(backoff_ms(255, u64::MAX, u64::MAX), 131_072_000);
+        assert_eq!(backoff_ms(18, u32::MAX, u64::MAX), 131_072_000);
+        assert_eq!(backoff_ms(255, u32::MAX, u64::MAX), 131_072_000);
         assert_eq!(backoff_ms(9, 0, u64::MAX), RETRY_WAIT_MS_MIN);
         assert_eq!(backoff_ms(9, 10_001, 0), 5_000);
     }
@@ -405,7 +415,7 @@ mod tests {
         let slack = |remaining_s| Urgency::Slack { remaining_s }.wait_ms_max();
         assert_eq!(slack(80), 10_000);
         assert_eq!(slack(0), 1_000);
-        assert_eq!(slack(5 * DAY_S), 5 * DAY_S * 125);
+        assert_eq!(slack(5 * DAY_S), 54_000_000);
         assert_eq!(slack(u64::MAX), 86_400_000);
     }
 
@@ -427,13 +437,13 @@ mod tests {
 
     #[test]
     fn the_limits_are_these() {
-        const HOURS_MS: u64 = 3_600_000;
+        const HOURS_MS: u32 = 3_600_000;
         assert_eq!(RETRY_WAIT_MS_MAX, 24 * HOURS_MS);
         assert_eq!(RETRY_WAIT_URGENT_MS_MAX, HOURS_MS);
         assert_eq!(RETRY_WAIT_LOCAL_MS_MAX, 300_000);
         assert_eq!(CONSULT_WAIT_MS_MAX, 6 * HOURS_MS);
         assert_eq!(QUARANTINE_WAIT_MS, 24 * HOURS_MS);
-        assert_eq!(IDLE_MS_MAX, 24 * HOURS_MS);
+        assert_eq!(IDLE_MS_MAX, 86_400_000);
         assert_eq!(RETRY_AFTER_S_MAX, 86_400);
         assert_eq!(FLOOR_STEP_S, 604_800);
         const { assert!(RETRY_WAIT_MS_MIN << FAILURES_MAX >= RETRY_WAIT_MS_MAX) };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fleetcert_core::policy;
 
 /// No wait is longer: a broker that comes back has its fleet back within this.
-pub(super) const WAIT_MS_MAX: u64 = 120_000;
+pub(super) const WAIT_MS_MAX: u32 = 120_000;
 
 /// A session that lived so long was a good one: the next failure is counted as the first.
 pub(super) const LIVED_MS_MIN: u64 = 60_000;
@@ -29,7 +29,8 @@ impl Backoff {
     /// one instant.
     pub(super) fn next(&mut self, uniform: u64) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        Duration::from_millis(policy::backoff_ms(self.failures, WAIT_MS_MAX, uniform))
+        let wait_ms = policy::backoff_ms(self.failures, WAIT_MS_MAX, uniform);
+        Duration::from_millis(wait_ms.into())
     }
 }
 

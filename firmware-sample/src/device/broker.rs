@@ -34,7 +34,7 @@ const KEEP_ALIVE_S: u16 = 60;
 const SESSION_MS_MAX: u64 = 10_000;
 
 /// No wait for a broker is longer: one that comes back has its fleet back within this.
-const WAIT_MS_MAX: u64 = 120_000;
+const WAIT_MS_MAX: u32 = 120_000;
 
 /// A session that lived so long was a good one: the next failure is counted as the first.
 const LIVED_MS_MIN: u64 = 60_000;
@@ -146,7 +146,8 @@ impl Lasting {
             Ending::Lost => {
                 self.failures = self.failures.saturating_add(1);
                 let uniform = context.random.try_borrow_mut().map_or(0, |mut r| r.next_u64());
-                self.dial_at = now.plus_ms(backoff_ms(self.failures, WAIT_MS_MAX, uniform));
+                let wait_ms = backoff_ms(self.failures, WAIT_MS_MAX, uniform);
+                self.dial_at = now.plus_ms(wait_ms.into());
             }
         }
     }

@@ -192,7 +192,7 @@ impl Machine {
 
     fn advised(&mut self, now: Now, window: Option<Window>, retry_after_s: u32) {
         let wait_s = retry_after_s.clamp(RETRY_AFTER_S_MIN, RETRY_AFTER_S_MAX);
-        self.consult_at = now.mono.plus_ms(1000 * u64::from(wait_s));
+        self.consult_at = now.mono.plus_ms((1000 * wait_s).into());
         self.reschedule(window);
     }
 
@@ -218,12 +218,12 @@ impl Machine {
         }
         let wait_ms = self.close_gate(now, step, &failure);
         self.last_failure = Some((step.operation(), failure.clone()));
-        let retry_in_s = u32::try_from(wait_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+        let retry_in_s = wait_ms.div_ceil(1000);
         self.report(Event::Failed { operation: step.operation(), failure, retry_in_s });
     }
 
     /// Closes the lane for the next wait, and returns that wait in milliseconds.
-    fn close_gate(&mut self, now: Now, step: Step, failure: &Failure) -> u64 {
+    fn close_gate(&mut self, now: Now, step: Step, failure: &Failure) -> u32 {
         let lane = step.lane();
         let uniform = self.entropy.uniform();
         let failures = self.gates.count(lane);
@@ -237,13 +237,13 @@ impl Machine {
                 policy::retry_wait_ms(failure, failures, RETRY_WAIT_LOCAL_MS_MAX, uniform)
             }
         };
-        self.gates.close(lane, now.mono.plus_ms(wait_ms));
+        self.gates.close(lane, now.mono.plus_ms(wait_ms.into()));
         wait_ms
     }
 
     /// Advice does not get more urgent while the identity in use runs out; the time does, for a
     /// device that does not know it.
-    fn consult_wait_ms_max(&self, now: Now) -> u64 {
+    fn consult_wait_ms_max(&self, now: Now) -> u32 {
         match self.reading(now).wall {
             Some(_) => CONSULT_WAIT_MS_MAX,
             None => policy::RETRY_WAIT_URGENT_MS_MAX,
@@ -251,7 +251,7 @@ impl Machine {
     }
 
     /// The wait of the identity on its way; its count of failures survives restarts.
-    fn candidate_wait_ms(&mut self, now: Now, step: Step, failure: &Failure, uniform: u64) -> u64 {
+    fn candidate_wait_ms(&mut self, now: Now, step: Step, failure: &Failure, uniform: u64) -> u32 {
         let before = self.record.retry;
         let failures = before.failures.saturating_add(1).min(FAILURES_MAX);
         let wait_ms = if self.record.standing == Standing::Quarantined {
@@ -263,7 +263,7 @@ impl Machine {
         };
         let wall = self.reading(now).wall;
         let asked = failure.retry_after_s().and(wall);
-        let not_before = asked.map(|wall| wall.plus_s(wait_ms.div_ceil(1000)));
+        let not_before = asked.map(|wall| wall.plus_s(wait_ms.div_ceil(1000).into()));
         self.record.retry = Retry { failures, not_before, ..before };
         self.dirty |= self.record.retry != before;
         wait_ms
@@ -287,13 +287,16 @@ impl Machine {
             return;
         }
         let wait_ms = match (not_before, self.reading(now).wall) {
-            (Some(then), Some(wall)) => 1000 * then.s_since(wall).min(u64::from(RETRY_AFTER_S_MAX)),
+            (Some(then), Some(wall)) => {
+                let wait_s = u32::try_from(then.s_since(wall)).unwrap_or(u32::MAX);
+                1000 * wait_s.min(RETRY_AFTER_S_MAX)
+            }
             _ => {
                 let uniform = self.entropy.uniform();
                 policy::backoff_ms(failures, self.urgency(now).wait_ms_max(), uniform)
             }
         };
-        self.gates.close(Lane::Candidate, now.mono.plus_ms(wait_ms));
+        self.gates.close(Lane::Candidate, now.mono.plus_ms(wait_ms.into()));
     }
 }
 

@@ -44,7 +44,7 @@ fn a_revoked_device_asks_once_a_day_and_is_whole_again_when_an_operator_relents(
             rig.persist();
         }
         assert_eq!(rig.next(), None);
-        rig.pass_ms(QUARANTINE_WAIT_MS - 1000);
+        rig.pass_ms(u64::from(QUARANTINE_WAIT_MS) - 1000);
         assert_eq!(rig.next(), None);
         rig.pass_s(1);
     }

@@ -35,13 +35,13 @@ fn retries_grow_are_capped_by_urgency_and_never_stop() {
             rig.persist();
         }
         let wait = rig.wait_ms();
-        let whole = (1000_u64 << (failures - 1).min(20)).min(RETRY_WAIT_URGENT_MS_MAX);
+        let whole = (1000 << (failures - 1).min(20)).min(u64::from(RETRY_WAIT_URGENT_MS_MAX));
         assert!(wait >= whole / 2 && wait <= whole, "failure {failures}: {wait} of {whole}");
         longest = longest.max(wait);
         assert_eq!(rig.machine.phase(rig.now), Phase::Waiting);
         assert_eq!(rig.pass_to_deadline(), Timer::Retry);
     }
-    assert!(longest > RETRY_WAIT_URGENT_MS_MAX / 2);
+    assert!(longest > u64::from(RETRY_WAIT_URGENT_MS_MAX / 2));
     assert_eq!(rig.machine.failures(), 17);
     assert_eq!(rig.machine.last_failure(), Some(&(Operation::Enroll, Failure::Unreachable)));
 }
@@ -109,7 +109,7 @@ fn what_cannot_be_made_durable_is_not_acted_upon_and_the_identity_stays_in_use()
         rig.fail(id, Failure::StorageUnavailable);
         assert!(!rig.machine.is_durable());
         assert_eq!(rig.machine.adopted(), Some(Slot::A));
-        assert!(rig.wait_ms() <= RETRY_WAIT_LOCAL_MS_MAX);
+        assert!(rig.wait_ms() <= u64::from(RETRY_WAIT_LOCAL_MS_MAX));
         assert_eq!(rig.pass_to_deadline(), Timer::RetryLocal);
     }
     rig.persist();
@@ -252,12 +252,12 @@ fn advice_that_fails_is_asked_for_again_soon_and_a_refusal_after_hours() {
     rig.pass_s(1);
     let id = rig.consult_action();
     rig.fail(id, Failure::Refused { status: 404, reason: heapless::String::new() });
-    assert_eq!(rig.wait_ms(), CONSULT_WAIT_MS_MAX);
+    assert_eq!(rig.wait_ms(), u64::from(CONSULT_WAIT_MS_MAX));
     for _ in 0..30 {
         rig.pass_to_deadline();
         let id = rig.consult_action();
         rig.fail(id, Failure::Unreachable);
-        assert!(rig.wait_ms() <= CONSULT_WAIT_MS_MAX);
+        assert!(rig.wait_ms() <= u64::from(CONSULT_WAIT_MS_MAX));
     }
     assert_eq!(rig.machine.phase(rig.now), Phase::Active, "advice is not needed");
 }
