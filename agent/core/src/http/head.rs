@@ -55,18 +55,21 @@ impl Scan {
     /// is no head, or has more than [`HEADERS_MAX`] headers.
     pub(super) fn advance(&mut self, received: &[u8]) -> Option<bool> {
         for octet in received.get(self.len..)? {
-            let next = self.place.after(*octet)?;
-            self.headers += usize::from((self.place, next) == (Place::Line, Place::Name));
-            if self.headers > HEADERS_MAX {
-                return None;
-            }
-            self.place = next;
-            self.len += 1;
-            if next == Place::Over {
+            if self.take(*octet)? {
                 return Some(true);
             }
         }
-        Some(self.place == Place::Over)
+        Some(false)
+    }
+
+    /// The same of the next octet.
+    #[inline(never)]
+    pub(super) fn take(&mut self, octet: u8) -> Option<bool> {
+        let next = self.place.after(octet)?;
+        self.headers += usize::from((self.place, next) == (Place::Line, Place::Name));
+        self.place = next;
+        self.len += 1;
+        (self.headers <= HEADERS_MAX).then_some(next == Place::Over)
     }
 }
 
