@@ -233,11 +233,11 @@ impl<'a> Outline<'a> {
     }
 
     /// The numbers of the key itself, big-endian: the modulus, and nothing; or x and y.
-    pub(crate) fn numbers(&self) -> Option<[&'a [u8]; 2]> {
+    pub(crate) fn numbers(&self) -> Option<(&'a [u8], &'a [u8])> {
         let mut parts = Parts::new(self.unique);
         let first = parts.sized();
         let second = if self.is_rsa() { &[] } else { parts.sized() };
-        parts.is_used_up().then_some([first, second])
+        parts.is_used_up().then_some((first, second))
     }
 
     pub(crate) const fn is_rsa(&self) -> bool {
@@ -409,8 +409,8 @@ mod tests {
             assert_eq!(outline.has_password(), area.attributes.has(Attribute::UserWithAuth));
             assert_eq!(outline.has_password(), !template.is_low());
             let numbers = match area.key {
-                Key::Ecc { x, y, .. } => [x, y],
-                Key::Rsa { modulus, .. } => [modulus, &[]],
+                Key::Ecc { x, y, .. } => (x, y),
+                Key::Rsa { modulus, .. } => (modulus, &[][..]),
             };
             assert_eq!(outline.numbers(), Some(numbers));
             let head = octets.len() - outline.unique.len();

@@ -91,22 +91,22 @@ fn element<'a>(octets: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
 pub(crate) fn is_about(mut octets: &[u8], area: &[u8]) -> Option<bool> {
     let key = public_key(element(&mut octets, SEQUENCE)?)?;
     let area = Outline::of(area)?;
-    let numbers = area.numbers()?;
+    let (first, second) = area.numbers()?;
     let theirs = if area.is_rsa() { modulus(key)? } else { point(key)? };
-    Some(theirs.map(stripped) == numbers.map(stripped))
+    Some(is_same(theirs.0, first) && is_same(theirs.1, second))
 }
 
 /// The number of an RSA key. RFC 8017, appendix A.1.1.
-fn modulus(mut key: &[u8]) -> Option<[&[u8]; 2]> {
+fn modulus(mut key: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut parts = element(&mut key, SEQUENCE)?;
-    Some([element(&mut parts, INTEGER)?, &[]])
+    Some((element(&mut parts, INTEGER)?, &[]))
 }
 
 /// The coordinates of a point that is not compressed. SEC 1 §2.3.3.
-fn point(key: &[u8]) -> Option<[&[u8]; 2]> {
+fn point(key: &[u8]) -> Option<(&[u8], &[u8])> {
     const UNCOMPRESSED: u8 = 4;
     let point = key.strip_prefix(&[UNCOMPRESSED])?;
-    point.split_at_checked(point.len() / 2).map(<[_; 2]>::from)
+    point.split_at_checked(point.len() / 2)
 }
 
 /// The content of the `subjectPublicKey` in the content of a certificate. RFC 5280 §4.1.
@@ -123,6 +123,11 @@ fn public_key(mut certificate: &[u8]) -> Option<&[u8]> {
         [0, key @ ..] => Some(key),
         _ => None,
     }
+}
+
+/// Whether two numbers are the same, whatever zeros stand in front of them.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    stripped(one) == stripped(other)
 }
 
 fn stripped(number: &[u8]) -> &[u8] {
