@@ -2,8 +2,8 @@
 //!
 //! Integers are big-endian, and a `TPM2B` is a 16-bit length before its octets (TPM 2.0 Part 1
 //! §5). Nothing is copied. A verifier has to say what is wrong with what it was sent: every read
-//! of a [`Reader`] does. A device does nothing else about a malformed answer of its TPM than not to
-//! use it: [`Parts`] are read to their end, and asked once whether they were all there.
+//! of a `Reader` does. A device does nothing else about a malformed answer of its TPM than not to
+//! use it: `Parts` are read to their end, and asked once whether they were all there.
 
 /// What is left of an answer, or of what was once one. A part that is not there is read as zeros,
 /// and everything behind it, too.
