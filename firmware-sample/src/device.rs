@@ -61,24 +61,33 @@ const BUILD_TIME: Wall = Wall(1_795_305_600);
 /// Octets that the machine's own draws begin with.
 const SEED_LEN: usize = 32;
 
-/// The octets of the factory's configuration.
-static FACTORY: ConstStaticCell<[u8; FACTORY_BUFFER_LEN]> =
-    ConstStaticCell::new([0; FACTORY_BUFFER_LEN]);
+/// Memory that is there from the beginning; all zeros, which take no flash.
+static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory {
+    factory: [0; FACTORY_BUFFER_LEN],
+    scratch: Scratch::new(),
+    buffers: Buffers::new(),
+    crypt: tls::Buffers::new(),
+    lasting: Lasting::new(),
+});
 
-/// The store's memory.
-static SCRATCH: ConstStaticCell<Scratch> = ConstStaticCell::new(Scratch::new());
-
-/// The network's memory.
-static BUFFERS: ConstStaticCell<Buffers> = ConstStaticCell::new(Buffers::new());
+/// What is made in its place, and stays there: the network's sockets, the machine, and its desk.
 static SOCKETS: StaticCell<Sockets<'static>> = StaticCell::new();
-
-/// The memory of the one connection.
-static CRYPT: ConstStaticCell<tls::Buffers> = ConstStaticCell::new(tls::Buffers::new());
-/// What the machine is, and what it has on its desk: where they stay from the beginning.
 static MACHINE: StaticCell<Machine> = StaticCell::new();
 static DESK: StaticCell<Desk> = StaticCell::new();
 
-static LASTING: ConstStaticCell<Lasting> = ConstStaticCell::new(Lasting::new());
+/// The parts' memory.
+struct Memory {
+    /// The octets of the factory's configuration.
+    factory: [u8; FACTORY_BUFFER_LEN],
+    /// The store's.
+    scratch: Scratch,
+    /// The network's.
+    buffers: Buffers,
+    /// The one connection's.
+    crypt: tls::Buffers,
+    /// What outlives a session with the broker.
+    lasting: Lasting,
+}
 
 /// Why a device does not begin, or does not go on. All but the last are for people to mend.
 #[derive(Debug)]
@@ -112,6 +121,8 @@ struct Device<B: Board> {
     factory: Factory<'static>,
     verifier: Verifier<'static, B::Ecdsa>,
     random: RefCell<Generator>,
+    crypt: &'static mut tls::Buffers,
+    lasting: &'static mut Lasting,
 }
 
 /// Lives, as board `B`, until power is cut.
@@ -132,7 +143,7 @@ pub fn run<B: Board>() -> ! {
 #[inline(never)]
 fn live<B: Board>() -> Result<(), Stop> {
     match assemble::<B>() {
-        Ok(Some(ref mut device)) => device.live(),
+        Ok(Some(ref mut device)) => Err(device.live()),
         Ok(None) => Ok(()),
         Err(why) => Err(why),
     }
@@ -143,19 +154,18 @@ fn live<B: Board>() -> Result<(), Stop> {
 #[inline(never)]
 fn assemble<B: Board>() -> Result<Option<Device<B>>, Stop> {
     let mut parts = take::<B>()?;
-    let buffer = FACTORY.try_take().ok_or(Stop::Again)?;
-    let factory = factory::load(&mut parts.factory, buffer).map_err(|why| {
+    let Memory { factory, scratch, buffers, crypt, lasting } =
+        MEMORY.try_take().ok_or(Stop::Again)?;
+    let factory = factory::load(&mut parts.factory, factory).map_err(|why| {
         error(format_args!("factory configuration: {why}"));
         Stop::Factory
     })?;
-    let buffers = BUFFERS.try_take().ok_or(Stop::Again)?;
     let sockets = SOCKETS.try_init_with(Sockets::new).ok_or(Stop::Again)?;
     if factory.policy.self_test {
         return examine(parts, &factory, buffers, sockets).map(|()| None);
     }
     let Parts { clock, record, keys, link, tpm, mut random, .. } = parts;
     let end = u32::try_from(record.capacity()).map_err(|_| Stop::Record)?;
-    let scratch = SCRATCH.try_take().ok_or(Stop::Again)?;
     let mut store = FlashStore::new(record, 0..end, scratch).map_err(|_| Stop::Record)?;
     let mut seed = [0; SEED_LEN];
     random.fill_bytes(&mut seed);
@@ -174,14 +184,33 @@ fn assemble<B: Board>() -> Result<Option<Device<B>>, Stop> {
         factory,
         verifier,
         random: RefCell::new(random),
+        crypt,
+        lasting,
     }))
 }
 
 impl<B: Board> Device<B> {
-    fn live(&mut self) -> Result<(), Stop> {
-        let Self { clock, desk, machine, net, keys, store, factory, verifier, random } = self;
+    /// The driver of the machine, until it stops.
+    #[inline(never)]
+    fn live(&mut self) -> Stop {
+        let Self { clock, desk, machine, net, keys, store, factory, verifier, random, .. } = self;
         let (clock, desk) = (*clock, *desk);
-        drive::<B>(Context { clock, desk, net, keys, store, factory, verifier, random }, machine)
+        let context = Context::<B> { clock, desk, net, keys, store, factory, verifier, random };
+        self.lasting.resume(context.reserved());
+        let ports = Ports {
+            clock: BoardClock(clock),
+            storage: SharedStore { store: context.store },
+            keys: SharedKeys(context.keys),
+            peers: (),
+            reports: DeskReports(desk),
+            wait: (),
+        };
+        let driver = Driver {
+            room: MachineRoom::new(context, machine, ports),
+            workspace: Workspace::new(self.crypt),
+            lasting: self.lasting,
+        };
+        Stop::Unexpected(driver.run())
     }
 }
 
@@ -232,27 +261,6 @@ fn blank(
     let place = MACHINE.try_uninit().ok_or(Stop::Again)?;
     let (device_id, record) = (factory.device_id.clone(), Record::new(BUILD_TIME));
     Ok(place.write(Machine::new(policy(factory), device_id, record, seed, now)))
-}
-
-/// The driver of the machine.
-#[inline(never)]
-fn drive<B: Board>(context: Context<'_, B>, machine: &mut Machine) -> Result<(), Stop> {
-    let ports = Ports {
-        clock: BoardClock(context.clock),
-        storage: SharedStore { store: context.store },
-        keys: SharedKeys(context.keys),
-        peers: (),
-        reports: DeskReports(context.desk),
-        wait: (),
-    };
-    let lasting = LASTING.try_take().ok_or(Stop::Again)?;
-    lasting.resume(context.reserved());
-    let driver = Driver {
-        room: MachineRoom::new(context, machine, ports),
-        workspace: Workspace::new(CRYPT.try_take().ok_or(Stop::Again)?),
-        lasting,
-    };
-    Err(Stop::Unexpected(driver.run()))
 }
 
 fn policy(factory: &Factory<'_>) -> Policy {
