@@ -37,7 +37,7 @@ use crate::transact::Transact;
 use self::contexts::Contexts;
 use self::password::Password;
 
-pub use self::blob::{KEY_BLOB_LEN_MAX, KeyBlob, KeyBlobError};
+pub use self::blob::{KEY_BLOB_LEN_MAX, KeyBlob, KeyBlobError, KeyRoom};
 pub use self::endorsement::{EkKey, Endorsement};
 pub use self::password::{OWNER_AUTH_LEN_MAX, PasswordTooLong};
 
@@ -332,31 +332,28 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     ///
     /// [`VaultError`].
     pub fn make(&mut self, template: Template) -> Result<KeyBlob, VaultError<T::Error>> {
-        let mut key = KeyBlob::empty();
-        self.make_into(template, &mut key)?;
-        Ok(key)
+        Ok(self.make_in(template, &mut KeyRoom::new())?.clone())
     }
 
     /// Makes a key where it stays, as [`Vault::make`] does.
     ///
     /// # Errors
     ///
-    /// [`VaultError`]; what is in `key` then is none.
-    pub fn make_into(
+    /// [`VaultError`].
+    pub fn make_in<'k>(
         &mut self,
         template: Template,
-        key: &mut KeyBlob,
-    ) -> Result<(), VaultError<T::Error>> {
+        room: &'k mut KeyRoom,
+    ) -> Result<&'k KeyBlob, VaultError<T::Error>> {
         let mut octets = [0; TEMPLATE_LEN_MAX];
         let len = template.write(&mut octets).unwrap_or_default();
         let template = octets.get(..len).unwrap_or_default();
         self.with_parent(&mut |vault, handle| {
             vault.use_parent(handle, |tpm, parent| {
-                key.write(|out| tpm.create(parent, template, out))
+                room.write(|out| tpm.create(parent, template, out))
             })
         })?;
-        key.check().map_err(|_| TpmError::Malformed { command: Code::Create })?;
-        Ok(())
+        Ok(room.checked().map_err(|_| TpmError::Malformed { command: Code::Create })?)
     }
 
     /// Whether `key` is one of this TPM's: loads and flushes it.

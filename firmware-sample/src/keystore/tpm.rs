@@ -34,7 +34,8 @@ use fleetcert_tpm::template::Template;
 use fleetcert_tpm::tpm::Sharing;
 use fleetcert_tpm::transact::Transact;
 use fleetcert_tpm::vault::{
-    self, CERTIFIED_LEN_MAX, EkKey, KEY_BLOB_LEN_MAX, KeyBlob, Options, Statement, VaultError,
+    self, CERTIFIED_LEN_MAX, EkKey, KEY_BLOB_LEN_MAX, KeyBlob, KeyRoom, Options, Statement,
+    VaultError,
 };
 
 use self::anchor::{ANCHOR_LEN_MAX, Anchor};
@@ -235,11 +236,11 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
 
     #[inline(never)]
     fn anchor_to(&mut self, parent: Name, ek: EkKey) -> Result<(), KeyFault> {
-        let (mut ak, mut content) = (KeyBlob::empty(), [0; ANCHOR_LEN_MAX]);
-        if let Err(error) = self.vault.make_into(Template::AttestationKey, &mut ak) {
-            return Err(self.told(&error));
-        }
-        let content = Anchor { parent, ek, ak: ak.as_bytes() }.write(&mut content);
+        let (mut room, mut content) = (KeyRoom::new(), [0; ANCHOR_LEN_MAX]);
+        let content = match self.vault.make_in(Template::AttestationKey, &mut room) {
+            Ok(ak) => Anchor { parent, ek, ak: ak.as_bytes() }.write(&mut content),
+            Err(error) => return Err(self.told(&error)),
+        };
         self.keep(content.ok_or(KeyFault::Unavailable)?)
     }
 
@@ -252,7 +253,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
 
     /// Reads the blob in the slot.
     #[inline(never)]
-    fn read(&mut self, slot: Slot, key: &mut KeyBlob) -> Result<(), KeyFault> {
+    fn read<'k>(&mut self, slot: Slot, room: &'k mut KeyRoom) -> Result<&'k KeyBlob, KeyFault> {
         let mut content = [0; SLOT_LEN_MAX];
         self.sectors.read(slot.index(), &mut content)?;
         let octets = match content::find(HEAD, &content) {
@@ -260,18 +261,20 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
             Found::Damaged => &[],
             Found::Nothing => return Err(KeyFault::Lost),
         };
-        if key.read(octets).is_ok() && key.is(Template::DeviceKey) {
-            return Ok(());
+        match room.parse(octets) {
+            Ok(key) if key.is(Template::DeviceKey) => Ok(key),
+            _ => {
+                warn(format_args!("keys: slot {} damaged", slot.as_str()));
+                Err(KeyFault::Lost)
+            }
         }
-        warn(format_args!("keys: slot {} damaged", slot.as_str()));
-        Err(KeyFault::Lost)
     }
 
     /// Whether there is a blob in the slot. One that cannot be read was cut off when it was written,
     /// before anybody was told of it.
     #[inline(never)]
     fn is_whole(&mut self, slot: Slot) -> bool {
-        self.read(slot, &mut KeyBlob::empty()).is_ok()
+        self.read(slot, &mut KeyRoom::new()).is_ok()
     }
 
     /// Has the TPM work with the slot's key.
@@ -288,9 +291,9 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
         slot: Slot,
         work: Work<'_, T>,
     ) -> Result<Result<(), VaultError<T::Error>>, KeyFault> {
-        let mut key = KeyBlob::empty();
-        self.read(slot, &mut key)?;
-        Ok(work(&mut self.vault, &key))
+        let mut room = KeyRoom::new();
+        let key = self.read(slot, &mut room)?;
+        Ok(work(&mut self.vault, key))
     }
 
     /// Puts a key into the slot.
@@ -306,18 +309,18 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
 
     #[inline(never)]
     fn make(&mut self, slot: Slot) -> Result<(), KeyFault> {
-        let mut key = KeyBlob::empty();
-        match self.vault.make_into(Template::DeviceKey, &mut key) {
-            Ok(()) => self.write(slot, &key),
+        let mut room = KeyRoom::new();
+        match self.vault.make_in(Template::DeviceKey, &mut room) {
+            Ok(key) => self.write(slot, key),
             Err(error) => Err(self.told(&error)),
         }
     }
 
     #[inline(never)]
     fn copy(&mut self, slot: Slot) -> Result<(), KeyFault> {
-        let mut key = KeyBlob::empty();
-        self.read(slot.other(), &mut key)?;
-        self.write(slot, &key)
+        let mut room = KeyRoom::new();
+        let key = self.read(slot.other(), &mut room)?;
+        self.write(slot, key)
     }
 
     #[inline(never)]
@@ -352,10 +355,10 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
     }
 
     #[inline(never)]
-    fn read_anchored_ak(&mut self, ak: &mut KeyBlob) -> Result<(), KeyFault> {
+    fn anchored_ak<'k>(&mut self, room: &'k mut KeyRoom) -> Result<&'k KeyBlob, KeyFault> {
         let mut content = [0; ANCHOR_LEN_MAX];
         let anchor = self.known_anchor(&mut content)?;
-        ak.read(anchor.ak).map_err(|_| KeyFault::Unavailable)
+        room.parse(anchor.ak).map_err(|_| KeyFault::Unavailable)
     }
 
     /// The same TPM with other keys, or another TPM? Its endorsement key knows.
@@ -434,9 +437,8 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> KeyStor
     }
 
     fn spki(&mut self, slot: Slot) -> Result<[u8; SPKI_LEN], KeyFault> {
-        let mut key = KeyBlob::empty();
-        self.read(slot, &mut key)?;
-        spki_of(&key)
+        let mut room = KeyRoom::new();
+        spki_of(self.read(slot, &mut room)?)
     }
 
     fn probe(&mut self, slot: Slot) -> Result<(), KeyFault> {
@@ -459,8 +461,8 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> KeyStor
         self.open()?;
         // Nothing is told of a TPM that is not the anchored one.
         self.parent()?;
-        let mut ak = KeyBlob::empty();
-        self.read_anchored_ak(&mut ak)?;
+        let mut room = KeyRoom::new();
+        let ak = self.anchored_ak(&mut room)?;
         let ak_public = ak.public_area();
         let split = out.len().checked_sub(ak_public.len());
         let parts = split.and_then(|at| out.split_at_mut_checked(at));
@@ -484,11 +486,11 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> KeyStor
     ) -> Result<usize, KeyFault> {
         self.open()?;
         let ek = self.introduced.map_or_else(|| self.anchored_ek(), Ok)?;
-        let mut ak = KeyBlob::empty();
-        self.read_anchored_ak(&mut ak)?;
+        let mut room = KeyRoom::new();
+        let ak = self.anchored_ak(&mut room)?;
         let mut len = 0;
         self.with_key(slot, &mut |vault, key| {
-            len = evidence(vault, key, (&ek, &ak), challenge, out)?;
+            len = evidence(vault, key, (&ek, ak), challenge, out)?;
             Ok(())
         })?;
         if len == 0 { Err(KeyFault::Unavailable) } else { Ok(len) }

@@ -27,6 +27,11 @@ pub struct KeyBlob {
     len: usize,
 }
 
+/// Room for a stored key, where a [`KeyBlob`] should not be moved about: it lends out what was
+/// checked, and nothing else.
+#[derive(Debug)]
+pub struct KeyRoom(KeyBlob);
+
 /// Octets that are no stored key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyBlobError {
@@ -46,28 +51,23 @@ pub enum KeyBlobError {
     },
 }
 
-impl KeyBlob {
-    /// Reads a stored key.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyBlobError`]. Whether a TPM will load it only that TPM can say.
-    pub fn parse(octets: &[u8]) -> Result<Self, KeyBlobError> {
-        let mut blob = Self::empty();
-        blob.read(octets)?;
-        Ok(blob)
+impl KeyRoom {
+    /// Room, and no key in it.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(KeyBlob { octets: [0; KEY_BLOB_LEN_MAX], len: 0 })
     }
 
-    /// Reads a stored key to where it stays, as [`KeyBlob::parse`] does.
+    /// Reads a stored key, as [`KeyBlob::parse`] does.
     ///
     /// # Errors
     ///
-    /// [`KeyBlobError`]; what is in `self` then is none.
-    pub fn read(&mut self, octets: &[u8]) -> Result<(), KeyBlobError> {
-        let place = self.octets.get_mut(..octets.len());
+    /// [`KeyBlobError`].
+    pub fn parse(&mut self, octets: &[u8]) -> Result<&KeyBlob, KeyBlobError> {
+        let place = self.0.octets.get_mut(..octets.len());
         place.ok_or(KeyBlobError::TooLong { found: octets.len() })?.copy_from_slice(octets);
-        self.len = octets.len();
-        self.check()
+        self.0.len = octets.len();
+        self.checked()
     }
 
     /// Has `write` write the parts of a stored key: `TPM2B_PUBLIC ‖ TPM2B_PRIVATE`.
@@ -75,19 +75,38 @@ impl KeyBlob {
         &mut self,
         write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<(), E> {
-        self.octets[0] = VERSION;
-        self.len = 1 + write(&mut self.octets[1..])?;
+        self.0.octets[0] = VERSION;
+        self.0.len = 1 + write(&mut self.0.octets[1..])?;
         Ok(())
     }
 
-    /// Room for a key, and none yet: not to be used for anything else.
-    #[must_use]
-    pub const fn empty() -> Self {
-        Self { octets: [0; KEY_BLOB_LEN_MAX], len: 0 }
+    /// The key, if there is one.
+    pub(super) fn checked(&self) -> Result<&KeyBlob, KeyBlobError> {
+        self.0.check()?;
+        Ok(&self.0)
+    }
+}
+
+impl Default for KeyRoom {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl KeyBlob {
+    /// Reads a stored key.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyBlobError`]. Whether a TPM will load it only that TPM can say.
+    pub fn parse(octets: &[u8]) -> Result<Self, KeyBlobError> {
+        let mut room = KeyRoom::new();
+        room.parse(octets)?;
+        Ok(room.0)
     }
 
     /// Whether it is a stored key.
-    pub(super) fn check(&self) -> Result<(), KeyBlobError> {
+    fn check(&self) -> Result<(), KeyBlobError> {
         let found = self.as_bytes().first().copied();
         if found != Some(VERSION) {
             return Err(KeyBlobError::Version { found });
@@ -210,6 +229,22 @@ mod tests {
         let point = key.point();
         assert_eq!((point[0], point[1], point[2], point[33]), (4, 0, 9, 7));
         assert_eq!(key.name(), Name::of_public_area(key.public_area()).unwrap());
+    }
+
+    /// Goal: what was in the room before is no part of what is read into it.
+    #[test]
+    fn a_room_lends_out_what_was_read_last() {
+        let mut room = KeyRoom::new();
+        let long = stored(Template::DeviceKey, &[9; 32], &[1; 200]);
+        let short = stored(Template::AttestationKey, &[8; 32], &[1; 100]);
+        for octets in [&long, &short, &long] {
+            assert_eq!(room.parse(octets).unwrap().as_bytes(), octets);
+            assert_eq!(
+                room.parse(&octets[1..]).err(),
+                Some(KeyBlobError::Version { found: Some(0) })
+            );
+            assert_eq!(room.checked().err(), Some(KeyBlobError::Version { found: Some(0) }));
+        }
     }
 
     /// Goal: what is no stored key of ours is refused, and none of it is used.
