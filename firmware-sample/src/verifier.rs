@@ -47,7 +47,7 @@ use self::refusal::Refused;
 use crate::console::warn;
 
 pub use fleetcert_core::time::server::Server;
-pub use rustls_pki_types::ServerName;
+pub use rustls_pki_types::{DnsName, IpAddr, ServerName};
 
 pub use self::memory::REMEMBERED_MAX;
 pub use self::refusal::{AnchorError, Refusal};

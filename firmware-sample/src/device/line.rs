@@ -5,6 +5,7 @@
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
+use core::net::Ipv4Addr;
 
 use embedded_io::Error as _;
 use fleetcert_core::event::Failure;
@@ -19,7 +20,7 @@ use crate::net::{self, Net, NetError};
 use crate::random::Generator;
 use crate::store::FlashStore;
 use crate::tls::{self, Peer, TlsError, Workspace};
-use crate::verifier::{self, ServerName, Verifier};
+use crate::verifier::{self, IpAddr, ServerName, Verifier};
 
 use super::desk::Desk;
 
@@ -170,7 +171,7 @@ impl<'d, B: Board> Context<'d, B> {
         reading: Reading,
     ) -> Result<(), LineError> {
         let Target { server, role } = target;
-        let name = ServerName::try_from(server.host()).map_err(|_| NetError::Name)?;
+        let name = server_name(server.host())?;
         let peer = Peer { verifier: self.verifier, name, server: role, reading };
         let mut random = self.random.try_borrow_mut().map_err(|_| LineError::Busy)?;
         let mut shake_hands = |identity: Option<tls::Identity<'_>>| {
@@ -192,6 +193,25 @@ impl<'d, B: Board> Context<'d, B> {
         };
         shaken.map_err(LineError::Tls)
     }
+}
+
+/// What a server's certificate has to be for: an address of the kind that [`Net`] has, or a name.
+fn server_name(host: &str) -> Result<ServerName<'_>, NetError> {
+    match host.parse::<Ipv4Addr>() {
+        Ok(address) => Ok(ServerName::IpAddress(IpAddr::V4(address.octets().into()))),
+        Err(_) => dns_name(host),
+    }
+}
+
+#[cfg(not(feature = "dns"))]
+fn dns_name(_: &str) -> Result<ServerName<'_>, NetError> {
+    Err(NetError::Name)
+}
+
+#[cfg(feature = "dns")]
+fn dns_name(host: &str) -> Result<ServerName<'_>, NetError> {
+    let name = verifier::DnsName::try_from(host).map_err(|_| NetError::Name)?;
+    Ok(ServerName::DnsName(name))
 }
 
 fn sign<K: KeyStore>(
