@@ -136,11 +136,11 @@ impl<'b> Writer<'b> {
 
     #[inline(never)]
     pub(crate) fn octets(&mut self, octets: &[u8]) {
-        let end = self.len.saturating_add(octets.len());
-        if let Some(place) = self.space.get_mut(self.len..end) {
+        let rest = self.space.get_mut(self.len..).unwrap_or_default();
+        if let Some(place) = rest.get_mut(..octets.len()) {
             place.copy_from_slice(octets);
         }
-        self.len = end;
+        self.len = self.len.saturating_add(octets.len());
     }
 
     pub(crate) fn octet(&mut self, octet: u8) {

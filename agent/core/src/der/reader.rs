@@ -205,25 +205,22 @@ impl<'a> Reader<'a> {
     /// A `UTCTime` or `GeneralizedTime` as RFC 5280 §4.1.2.5 writes them; from 1970 on.
     #[inline(never)]
     pub fn time(&mut self) -> Option<Wall> {
-        let element = self.element()?;
-        let (year, rest) = match element.tag {
-            Tag::UTC_TIME => {
-                let (year, rest) = two_digits(element.content)?;
-                (if year < 50 { 2000 + year } else { 1900 + year }, rest)
-            }
-            Tag::GENERALIZED_TIME => {
-                let (century, rest) = two_digits(element.content)?;
-                let (year, rest) = two_digits(rest)?;
-                (century * 100 + year, rest)
-            }
+        let Element { tag, content, .. } = self.element()?;
+        let (pairs, []) = content.strip_suffix(b"Z")?.as_chunks::<2>() else { return None };
+        // Century and year, or the year alone.
+        let mut numbers = [0; 7];
+        let first = numbers.len().checked_sub(pairs.len())?;
+        for (number, pair) in numbers.get_mut(first..)?.iter_mut().zip(pairs) {
+            *number = two_digits(*pair)?;
+        }
+        let [century, year, month, day, hour, minute, second] = numbers;
+        let year = match (tag, first) {
+            (Tag::UTC_TIME, 1) if year < 50 => 2000 + year,
+            (Tag::UTC_TIME, 1) => 1900 + year,
+            (Tag::GENERALIZED_TIME, 0) => century * 100 + year,
             _ => return None,
         };
-        let (month, rest) = two_digits(rest)?;
-        let (day, rest) = two_digits(rest)?;
-        let (hour, rest) = two_digits(rest)?;
-        let (minute, rest) = two_digits(rest)?;
-        let (second, rest) = two_digits(rest)?;
-        (rest == b"Z").then(|| Civil { year, month, day, hour, minute, second }.wall())?
+        Civil { year, month, day, hour, minute, second }.wall()
     }
 }
 
@@ -242,10 +239,9 @@ fn read_len(octets: &[u8]) -> Option<(usize, &[u8])> {
     is_shortest.then(|| usize::try_from(len).ok().map(|len| (len, rest)))?
 }
 
-fn two_digits(text: &[u8]) -> Option<(u16, &[u8])> {
-    let (digits, rest) = text.split_first_chunk::<2>()?;
-    let [tens, ones] = digits.map(|octet| u16::from(octet.wrapping_sub(b'0')));
-    (tens < 10 && ones < 10).then_some((tens * 10 + ones, rest))
+fn two_digits(pair: [u8; 2]) -> Option<u16> {
+    let [ten, one] = pair.map(|octet| octet.wrapping_sub(b'0')).map(u16::from);
+    (ten < 10 && one < 10).then_some(ten * 10 + one)
 }
 
 #[cfg(test)]

@@ -56,8 +56,13 @@ impl Writer<'_> {
     /// Puts the octets at the front of the place before what is written.
     pub(crate) fn put_front(&mut self, len: usize) {
         self.len += len;
-        if let Some(start) = self.out.len().checked_sub(self.len) {
-            self.out.copy_within(..len, start);
+        let Some(start) = self.out.len().checked_sub(self.len) else { return };
+        // The last one first: where they go begins behind where they are.
+        for at in (0..len).rev() {
+            let octet = self.out.get(at).copied();
+            if let (Some(octet), Some(place)) = (octet, self.out.get_mut(start + at)) {
+                *place = octet;
+            }
         }
     }
 

@@ -159,11 +159,11 @@ impl<'b> RequestWriter<'b> {
     #[inline(never)]
     fn put(&mut self, parts: &[&str]) {
         for part in parts {
-            let end = self.len.saturating_add(part.len());
-            if let Some(place) = self.buffer.get_mut(self.len..end) {
+            let rest = self.buffer.get_mut(self.len..).unwrap_or_default();
+            if let Some(place) = rest.get_mut(..part.len()) {
                 place.copy_from_slice(part.as_bytes());
             }
-            self.len = end;
+            self.len = self.len.saturating_add(part.len());
         }
     }
 
