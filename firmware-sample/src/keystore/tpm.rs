@@ -358,7 +358,7 @@ impl<F: NorFlash<Error: fmt::Display>, T: Transact<Error: fmt::Display>> TpmKeys
     fn anchored_ak<'k>(&mut self, room: &'k mut KeyRoom) -> Result<&'k KeyBlob, KeyFault> {
         let mut content = [0; ANCHOR_LEN_MAX];
         let anchor = self.known_anchor(&mut content)?;
-        room.parse(anchor.ak).map_err(|_| KeyFault::Unavailable)
+        anchor.key(room).ok_or(KeyFault::Unavailable)
     }
 
     /// The same TPM with other keys, or another TPM? Its endorsement key knows.

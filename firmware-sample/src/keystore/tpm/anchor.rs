@@ -11,7 +11,7 @@
 use fleetcert_tpm::ek::EkTemplate;
 use fleetcert_tpm::name::{NAME_LEN_MAX, Name};
 use fleetcert_tpm::template::Template;
-use fleetcert_tpm::vault::{EkKey, KEY_BLOB_LEN_MAX, KeyBlob};
+use fleetcert_tpm::vault::{EkKey, KEY_BLOB_LEN_MAX, KeyBlob, KeyRoom};
 
 use super::content::{self, Found, content_len};
 
@@ -66,11 +66,8 @@ impl<'a> Anchor<'a> {
     }
 
     /// The attestation key.
-    pub(super) fn key(&self) -> Option<KeyBlob> {
-        match KeyBlob::parse(self.ak) {
-            Ok(ak) if ak.is(Template::AttestationKey) => Some(ak),
-            _ => None,
-        }
+    pub(super) fn key<'k>(&self, room: &'k mut KeyRoom) -> Option<&'k KeyBlob> {
+        room.parse(self.ak).ok().filter(|ak| ak.is(Template::AttestationKey))
     }
 
     fn parse(body: &'a [u8]) -> Option<Self> {
@@ -81,7 +78,7 @@ impl<'a> Anchor<'a> {
         let name = Name::recorded(take_sized(&mut rest)?).ok()?;
         let ak = take_sized(&mut rest)?;
         let anchor = Self { parent, ek: EkKey { template, name }, ak };
-        (rest.is_empty() && anchor.key().is_some()).then_some(anchor)
+        (rest.is_empty() && anchor.key(&mut KeyRoom::new()).is_some()).then_some(anchor)
     }
 }
 
@@ -160,7 +157,7 @@ mod tests {
         assert_eq!(octets, sealed(&body));
         assert_eq!(octets[..5], *b"FCTF\x01");
         assert_eq!(Anchor::find(&octets), Found::Body(anchor(&ak)));
-        assert_eq!(anchor(&ak).key(), Some(ak));
+        assert_eq!(anchor(&ak).key(&mut KeyRoom::new()), Some(&ak));
         let sector = [&octets[..], &[0xff; 300]].concat();
         assert_eq!(Anchor::whole(&sector), Some(&octets[..]));
     }
