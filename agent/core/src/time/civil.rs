@@ -67,10 +67,9 @@ fn days_before(year: u16) -> u32 {
 const fn month_len(year: u16, month: u16) -> u16 {
     let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     match month {
-        2 if is_leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
+        2 => 28 + is_leap as u16,
+        // Every other month is a long one, and the turn changes with August.
+        _ => 30 + ((month ^ month >> 3) & 1),
     }
 }
 
