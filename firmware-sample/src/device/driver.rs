@@ -318,9 +318,12 @@ impl<'d, B: Board> MachineRoom<'d, B> {
 
     /// Serves the network until something comes, the machine is to look again, or `at`.
     fn rest(&self, at: Option<Mono>) {
-        let idle = self.context.now().plus_ms(LOOK_MS);
         let alarm = self.machine.deadline().map(|(at, _)| at);
-        let until = [at, alarm].into_iter().flatten().min().unwrap_or(idle);
+        let until = match (at, alarm) {
+            (Some(at), Some(alarm)) => at.min(alarm),
+            (Some(at), None) | (None, Some(at)) => at,
+            (None, None) => self.context.now().plus_ms(LOOK_MS),
+        };
         self.context.net.wait(until.0);
     }
 }
