@@ -38,9 +38,15 @@ impl<S: Serial + Send, C: Clock + Send + Sync> Log for Console<S, C> {
 
     fn log(&self, record: &Record<'_>) {
         let mut line = Line(&self.serial);
-        let (now_ms, level) = (self.clock.now_ms(), record.level().as_str());
+        let now_ms = self.clock.now_ms();
+        // Of equal length; what is less than told is told by nobody here.
+        let level = match record.level() {
+            Level::Error => "ERROR",
+            Level::Warn => "WARN ",
+            _ => "INFO ",
+        };
         // A serial line takes everything: there is no error to tell.
-        let _ = write!(line, "{now_ms:>7} {level:<5} {}\r\n", record.args());
+        let _ = write!(line, "{now_ms:>7} {level} {}\r\n", record.args());
     }
 
     fn flush(&self) {}
@@ -63,7 +69,7 @@ pub fn error(text: fmt::Arguments<'_>) {
 
 #[inline(never)]
 fn say(level: Level, text: fmt::Arguments<'_>) {
-    let record = Record::builder().level(level).target(env!("CARGO_CRATE_NAME")).args(text).build();
+    let record = Record::builder().level(level).args(text).build();
     log::logger().log(&record);
 }
 

@@ -12,6 +12,7 @@
 //! control and nothing to wait for but flash and TPM, which have deadlines of their own (decision
 //! 0013). So every call is a plain function.
 
+mod fault;
 mod sectors;
 pub mod software;
 pub mod tpm;
@@ -19,11 +20,12 @@ pub mod tpm;
 use core::fmt;
 
 use fleetcert_core::est::csr::{P256_RAW_SIGNATURE_LEN, P256_SPKI_LEN};
-use fleetcert_core::event::Failure;
 use fleetcert_core::record::{KeySource, Slot};
 use fleetcert_core::wire::Challenge;
 
 use crate::console::show_code;
+
+pub use self::fault::KeyFault;
 
 /// Octets of the SubjectPublicKeyInfo of a key.
 pub const SPKI_LEN: usize = P256_SPKI_LEN;
@@ -120,43 +122,6 @@ pub trait KeyStore {
     /// Ends the use of a TPM in order, before a loss of power that is planned. The store can be
     /// used again.
     fn close(&mut self);
-}
-
-/// Why a key cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyFault {
-    /// The key is gone for good.
-    Lost,
-    /// The key store did not answer, or refused; the key may still be there.
-    Unavailable,
-}
-
-impl KeyFault {
-    /// A stable name, as `docs/serial.md` has it.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Lost => "key-lost",
-            Self::Unavailable => "key-unavailable",
-        }
-    }
-}
-
-impl fmt::Display for KeyFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code())
-    }
-}
-
-impl core::error::Error for KeyFault {}
-
-impl From<KeyFault> for Failure {
-    fn from(fault: KeyFault) -> Self {
-        match fault {
-            KeyFault::Lost => Self::KeyLost,
-            KeyFault::Unavailable => Self::KeyUnavailable,
-        }
-    }
 }
 
 /// With what a device introduces its TPM to a provisioner.

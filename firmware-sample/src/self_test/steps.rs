@@ -212,7 +212,7 @@ impl Trouble {
             Self::FlashSize => "flash.size",
             Self::FlashWrite => "flash.write",
             Self::FlashWritten => "flash.written-wrong",
-            Self::Net(_) => "net",
+            Self::Net(_) => "",
             Self::PeerLine => "peer.no-line",
             Self::PeerOther => "peer.other-line",
             Self::SignaturesSign => "signatures.sign",
