@@ -5,8 +5,9 @@
 //! of a `Reader` does. A device does nothing else about a malformed answer of its TPM than not to
 //! use it: `Parts` are read to their end, and asked once whether they were all there.
 
-/// What is left of an answer, or of what was once one. A part that is not there is read as zeros,
-/// and everything behind it, too.
+/// What is left of an answer, or of what was once one. A number that is not there is read as zero,
+/// octets as none, and so is everything behind them: what was read means something once
+/// [`Parts::is_whole`] or [`Parts::is_used_up`] was asked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts<'a> {
     rest: &'a [u8],
@@ -54,8 +55,14 @@ impl<'a> Parts<'a> {
     /// nothing is filled, if it is longer.
     pub(crate) fn fill(&mut self, number: &mut [u8]) -> bool {
         let octets = self.sized();
-        let place = number.len().checked_sub(octets.len()).and_then(|from| number.get_mut(from..));
-        place.map(|place| place.copy_from_slice(octets)).is_some()
+        let zeros_len = number.len().checked_sub(octets.len());
+        let place = zeros_len.and_then(|len| number.split_at_mut_checked(len));
+        place
+            .map(|(zeros, place)| {
+                zeros.fill(0);
+                place.copy_from_slice(octets);
+            })
+            .is_some()
     }
 
     /// What has not been read.

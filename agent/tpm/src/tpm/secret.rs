@@ -231,7 +231,9 @@ impl<T: Transact> Tpm<T> {
         command.u16(TpmAlgId::Aes as u16).u16(128).u16(TpmAlgId::Cfb as u16);
         let command = command.u16(TpmAlgId::Sha256 as u16).end();
         let handle = self.call(command)?;
-        let is_begun = session.begin(handle, &salt, self.parameters().sized()).is_some();
+        let mut parts = self.parameters();
+        let nonce = parts.sized();
+        let is_begun = parts.is_whole() && session.begin(handle, &salt, nonce).is_some();
         let begun = self.expect(is_begun);
         self.unless_failed(handle, begun)
     }
@@ -284,7 +286,8 @@ impl<T: Transact> Tpm<T> {
             *name = object.name.as_bytes();
         }
         let code = self.code;
-        let command = self.buffer.get_mut(..len).unwrap_or_default();
+        let too_long = TpmError::CommandTooLong { command: code };
+        let command = self.buffer.get_mut(..len).ok_or(too_long)?;
         let is_sealed = session.seal(code, command, names, attributes).is_some();
         self.expect(is_sealed)?;
         self.call(len)?;

@@ -2,10 +2,17 @@ use std::collections::VecDeque;
 use std::vec;
 use std::vec::Vec;
 
+use p256::AffinePoint;
+use p256::elliptic_curve::sec1::ToEncodedPoint as _;
+
+use super::secret::Parent;
 use super::*;
 use crate::command::{HEADER_LEN, Hierarchy};
 use crate::fault::Trouble;
+use crate::name::Name;
+use crate::session::Session;
 use crate::template::Template;
+use crate::testing::bus;
 use crate::vault::VaultError;
 
 /// What the other end does next.
@@ -205,7 +212,8 @@ fn short_scalars_are_filled_up() {
         let len = (signature.len() as u32).to_be_bytes();
         let body = [&len[..], signature, &[0, 0, 1, 0, 0]].concat();
         let mut tpm = tpm(Sharing::Exclusive, [Turn::Answer(answer(0x8002, &body))]);
-        let mut raw = [0; 64];
+        // As an attempt before this one may have left it.
+        let mut raw = [0xee; 64];
         tpm.sign(Handle(0x8000_0000), &[1; 32], &mut raw).map(|()| raw)
     };
     let signature = |scheme: [u8; 4], r: &[u8], s: &[u8]| {
@@ -220,6 +228,23 @@ fn short_scalars_are_filled_up() {
     assert_eq!(sign(&signature([0, 0x1A, 0, 0x0B], &[3; 32], &[4; 32])), malformed);
     let trailing = [&signature(ecdsa, &[3; 32], &[4; 32])[..], &[0]].concat();
     assert_eq!(sign(&trailing), malformed);
+}
+
+/// Goal: a nonce that is cut short begins no session, and what the TPM has begun is flushed.
+#[test]
+fn a_session_whose_nonce_is_cut_short_is_none() {
+    let cut = [0x02, 0, 0, 0, 0, 0x20, 1, 2, 3, 4];
+    let mut tpm = tpm(Sharing::Exclusive, [Turn::Answer(answer(0x8001, &cut))]);
+    let name = Name::recorded(&bus("endorsement name")).unwrap();
+    let point = AffinePoint::GENERATOR.to_encoded_point(false);
+    let parent = Parent {
+        handle: Handle(0x8100_0001),
+        name: &name,
+        point: point.as_bytes().try_into().unwrap(),
+    };
+    let begun = tpm.start_salted(parent, &mut Session::none());
+    assert_eq!(begun, Err(TpmError::Malformed { command: Code::StartAuthSession }));
+    assert_eq!(codes(&tpm), [0x176, 0x165]);
 }
 
 /// Goal: an NV index is read in chunks of what the TPM gives at once, by the password that opens
@@ -286,7 +311,7 @@ fn a_broken_generator_is_noticed() {
     }
     let mut area = [0; 64];
     let len = Template::StoragePrimary.write(&mut area).unwrap();
-    let name = crate::name::Name::of_public_area(&area[..len]).unwrap();
+    let name = Name::of_public_area(&area[..len]).unwrap();
     let mut point = [0; 65];
     point[0] = 4;
     let parent = Parent { handle: Handle::TRANSIENT, name: &name, point: &point };

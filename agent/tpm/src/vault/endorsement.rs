@@ -151,13 +151,17 @@ impl<T: Transact, const CONTEXTS: usize> Vault<T, CONTEXTS> {
     /// [`VaultError`]: it was not found out.
     pub fn recognises(&mut self, ek: &EkKey) -> Result<bool, VaultError<T::Error>> {
         let mut is_there = false;
-        self.attempt(&mut |vault| match vault.load_endorsement(ek) {
-            Ok(Usable { handle, .. }) => {
-                is_there = true;
-                vault.released(handle, Ok(()))
+        self.attempt(&mut |vault| {
+            // Whatever an attempt before this one has found.
+            is_there = false;
+            match vault.load_endorsement(ek) {
+                Ok(Usable { handle, .. }) => {
+                    is_there = true;
+                    vault.released(handle, Ok(()))
+                }
+                Err(Fault::State(State::NoEndorsementKey)) => Ok(()),
+                Err(fault) => Err(fault),
             }
-            Err(Fault::State(State::NoEndorsementKey)) => Ok(()),
-            Err(fault) => Err(fault),
         })?;
         Ok(is_there)
     }

@@ -102,6 +102,60 @@ fn every_changed_octet_of_a_session_is_noticed() {
     }
 }
 
+/// A TPM that is reset while it flushes the recorded endorsement key, and makes none thereafter.
+#[derive(Debug, Default)]
+struct Reset {
+    has_made: bool,
+    has_flushed: bool,
+}
+
+impl Transact for Reset {
+    type Error = &'static str;
+
+    fn transact(&mut self, command: &[u8], response: &mut [u8]) -> Result<usize, &'static str> {
+        const CREATE_PRIMARY: [u8; 4] = [0, 0, 1, 0x31];
+        const FLUSH_CONTEXT: [u8; 4] = [0, 0, 1, 0x65];
+        let refusal = |code: u16| {
+            let [high, low] = code.to_be_bytes();
+            [0x80, 0x01, 0, 0, 0, 10, 0, 0, high, low]
+        };
+        let (code, is_again) = (command[6..].first_chunk::<4>(), self.has_made);
+        let recorded = (0..32).find(|number| bus(&format!("command {number}")) == command);
+        self.has_made |= code == Some(&CREATE_PRIMARY);
+        match code {
+            // TPM_RC_HIERARCHY, for handle 1.
+            Some(&CREATE_PRIMARY) if is_again => answer(&refusal(0x185), response),
+            // TPM_RC_INITIALIZE.
+            Some(&FLUSH_CONTEXT) if !core::mem::replace(&mut self.has_flushed, true) => {
+                answer(&refusal(0x100), response)
+            }
+            _ => {
+                let recorded = recorded.map(|number| bus(&format!("answer {number}")));
+                answer(&recorded.unwrap_or_else(|| refusal(0).to_vec()), response)
+            }
+        }
+    }
+
+    fn pause_ms(&mut self, _: u32) {}
+
+    fn entropy(&mut self, out: &mut [u8]) -> Result<(), &'static str> {
+        out.fill(1);
+        Ok(())
+    }
+}
+
+/// Goal: a TPM has an endorsement key if the last attempt to make it has made it: one that is reset
+/// in between, and makes it no more, is another one, or without it.
+#[test]
+fn what_an_attempt_before_a_reset_has_found_is_forgotten() {
+    let name = Name::recorded(&bus("endorsement name")).unwrap();
+    let ek = EkKey { template: EkTemplate::P256, name };
+    let options = Options { parent: None, sharing: Sharing::Exclusive };
+    let mut vault = Vault::<_, 0>::open(Reset::default(), options).unwrap();
+    assert_eq!(vault.recognises(&ek), Ok(false));
+    assert!(vault.tpm().transport().has_flushed);
+}
+
 /// Goal: states are told from answers, whatever handle or session an answer is about.
 #[test]
 fn troubles_are_told_from_answers() {

@@ -96,10 +96,10 @@ impl Tis {
 
     fn exchange(&self, command: &[u8], response: &mut [u8]) -> Result<usize, TisError> {
         STATUS.write(STATUS_READY);
-        wait(READY_MS_MAX, TisStep::Ready, || STATUS.read() & STATUS_READY != 0)?;
+        wait(READY_MS_MAX, TisStep::Ready, &mut || STATUS.read() & STATUS_READY != 0)?;
         send(command)?;
         STATUS.write(STATUS_GO);
-        wait(ANSWER_MS_MAX, TisStep::Answer, || STATUS.read() & ANSWERED == ANSWERED)?;
+        wait(ANSWER_MS_MAX, TisStep::Answer, &mut || STATUS.read() & ANSWERED == ANSWERED)?;
         let header = response.first_chunk_mut().ok_or(TisError::ResponseLength)?;
         receive(header)?;
         let [_, _, a, b, c, d, _, _, _, _]: [u8; HEADER_LEN] = *header;
@@ -119,8 +119,9 @@ impl Transact for Tis {
         }
         if ACCESS.read() & ACCESS_ACTIVE != ACCESS_ACTIVE {
             ACCESS.write(ACCESS_REQUEST);
-            let is_active = || ACCESS.read() & ACCESS_ACTIVE == ACCESS_ACTIVE;
-            wait(SHORT_MS_MAX, TisStep::Locality, is_active)?;
+            wait(SHORT_MS_MAX, TisStep::Locality, &mut || {
+                ACCESS.read() & ACCESS_ACTIVE == ACCESS_ACTIVE
+            })?;
         }
         let outcome = self.exchange(command, response);
         // Idle again, whatever it was doing.
@@ -156,7 +157,7 @@ fn send(command: &[u8]) -> Result<(), TisError> {
 }
 
 fn expect(more: bool) -> Result<(), TisError> {
-    wait(SHORT_MS_MAX, TisStep::Send, || STATUS.read() & STATUS_VALID != 0)?;
+    wait(SHORT_MS_MAX, TisStep::Send, &mut || STATUS.read() & STATUS_VALID != 0)?;
     match (STATUS.read() & STATUS_EXPECT != 0) == more {
         true => Ok(()),
         false => Err(TisError::CommandLength),
@@ -174,15 +175,15 @@ fn receive(mut rest: &mut [u8]) -> Result<(), TisError> {
 
 /// Octets that the FIFO takes or gives at once: at least one.
 fn burst(during: TisStep) -> Result<usize, TisError> {
-    wait(SHORT_MS_MAX, during, || burst_now() != 0)?;
-    Ok(burst_now())
+    let mut seen = 0;
+    wait(SHORT_MS_MAX, during, &mut || {
+        seen = STATUS.read() >> 8 & 0xffff;
+        seen != 0
+    })?;
+    Ok(usize::try_from(seen).unwrap_or_default())
 }
 
-fn burst_now() -> usize {
-    usize::try_from(STATUS.read() >> 8 & 0xffff).unwrap_or_default()
-}
-
-fn wait(limit_ms: u32, during: TisStep, is_done: fn() -> bool) -> Result<(), TisError> {
+fn wait(limit_ms: u32, during: TisStep, is_done: &mut dyn FnMut() -> bool) -> Result<(), TisError> {
     let deadline_ms = VirtClock.now_ms().saturating_add(u64::from(limit_ms));
     while !is_done() {
         if VirtClock.now_ms() > deadline_ms {
