@@ -1,8 +1,7 @@
 //! The crate `p256-cm4`.
 
-use p256::elliptic_curve::sec1::ToEncodedPoint as _;
-use p256::{AffinePoint, ProjectivePoint, PublicKey};
-use p256_cm4::{point_to_octet_string_uncompressed, scalarmult_generic};
+use p256::{ProjectivePoint, PublicKey};
+use p256_cm4::{point_to_octet_string_uncompressed, scalarmult_base, scalarmult_generic};
 use zeroize::Zeroizing;
 
 use super::der::UNCOMPRESSED;
@@ -13,8 +12,7 @@ use super::{Ecdsa, POINT_LEN, SECRET_LEN, SIGNATURE_LEN, Signing, equation, nonc
 ///
 /// It multiplies points; what is reckoned modulo the order is [`Number`]'s. Its own multiplication
 /// there has an instruction that loads a list of one register, which Armv7-M leaves unpredictable
-/// (LDM, encoding T2) and QEMU refuses. Multiples of the curve's own point are taken like those of
-/// any other: a little slower than by its table of them, which takes a kilobyte.
+/// (LDM, encoding T2) and QEMU refuses.
 ///
 /// Its time depends on no secret where memory answers in a constant time, as that of these
 /// processors does: it picks from tables by digits of the secret.
@@ -32,23 +30,24 @@ impl Ecdsa for CortexM4 {
             let of_base = if u == Number::default() {
                 ProjectivePoint::IDENTITY
             } else {
-                projective(&multiple(&u.octets(), &base()?)?)?
+                projective(&multiple(&u.octets(), None)?)?
             };
-            Some(of_base + projective(&multiple(&v.octets(), point)?)?)
+            Some(of_base + projective(&multiple(&v.octets(), Some(point))?)?)
         })
     }
 }
 
 impl Signing for CortexM4 {
     fn point(&self, secret: &[u8; SECRET_LEN]) -> Option<[u8; POINT_LEN]> {
-        multiple(secret, &base()?)
+        multiple(secret, None)
     }
 
     fn sign(&self, secret: &[u8; SECRET_LEN], digest: &[u8; 32]) -> Option<[u8; SIGNATURE_LEN]> {
         let key = Zeroizing::new(Number::in_range(secret)?);
         let nonce = nonce(secret, digest);
-        let inverse = Zeroizing::new(Number::in_range(&nonce)?.inverse());
-        let of_nonce = multiple(&nonce, &base()?)?;
+        let number = Zeroizing::new(Number::in_range(&nonce)?);
+        let inverse = Zeroizing::new(number.inverse());
+        let of_nonce = multiple(&nonce, None)?;
         let r = Number::reduced(of_nonce[1..].first_chunk()?);
         let s = *inverse * (Number::reduced(digest) + r * *key);
         // Neither is zero but for one nonce in 2^256 or so, which nobody finds.
@@ -60,25 +59,25 @@ impl Signing for CortexM4 {
     }
 }
 
-/// `factor` (big-endian) times a point, both uncompressed; `None` where the factor is zero or not
-/// below the order, or where the point is none of the curve.
-fn multiple(factor: &[u8; 32], point: &[u8; POINT_LEN]) -> Option<[u8; POINT_LEN]> {
-    let (form, coordinates) = point.split_first()?;
-    let (x, y) = coordinates.split_at(32);
+/// `factor` (big-endian) times a point, both uncompressed, or times that with which the curve is given
+/// (SEC 2 §2.4.2); `None` where the factor is zero or not below the order, or where the point is
+/// none of the curve.
+fn multiple(factor: &[u8; 32], point: Option<&[u8; POINT_LEN]>) -> Option<[u8; POINT_LEN]> {
     let factor = Zeroizing::new(words(factor));
-    let (mut x_of_product, mut y_of_product) = ([0; 8], [0; 8]);
-    let is_product = *form == UNCOMPRESSED
-        && scalarmult_generic(&mut x_of_product, &mut y_of_product, &factor, &words(x), &words(y));
+    let (mut x, mut y) = ([0; 8], [0; 8]);
+    let is_product = match point {
+        None => scalarmult_base(&mut x, &mut y, &factor),
+        Some([UNCOMPRESSED, of @ ..]) => {
+            let (of_x, of_y) = of.split_at(32);
+            scalarmult_generic(&mut x, &mut y, &factor, &words(of_x), &words(of_y))
+        }
+        Some(_) => false,
+    };
     is_product.then(|| {
         let mut product = [0; POINT_LEN];
-        point_to_octet_string_uncompressed(&mut product, &x_of_product, &y_of_product);
+        point_to_octet_string_uncompressed(&mut product, &x, &y);
         product
     })
-}
-
-/// The point that the curve is given with (SEC 2 §2.4.2): G.
-fn base() -> Option<[u8; POINT_LEN]> {
-    AffinePoint::GENERATOR.to_encoded_point(false).as_bytes().try_into().ok()
 }
 
 /// A point as `p256` has it, which adds.

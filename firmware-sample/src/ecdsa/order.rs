@@ -17,6 +17,7 @@ use core::ops::{Add, Mul};
 use p256::U256;
 use p256::elliptic_curve::bigint::modular::constant_mod::{Residue, ResidueParams as _};
 use p256::elliptic_curve::bigint::{Encoding as _, impl_modulus};
+use p256::elliptic_curve::subtle::{ConstantTimeEq as _, ConstantTimeLess as _};
 use zeroize::DefaultIsZeroes;
 
 // The order of the curve (SEC 2 §2.4.2).
@@ -35,8 +36,9 @@ impl Number {
     /// A number (big-endian) that is a private key, or a half of a signature: not zero, and below
     /// the order.
     pub(super) fn in_range(octets: &[u8; 32]) -> Option<Self> {
-        let number = Self::reduced(octets);
-        (number != Self::default() && number.octets() == *octets).then_some(number)
+        let number = U256::from_be_bytes(*octets);
+        let is_in_range = !number.ct_eq(&U256::ZERO) & number.ct_lt(&Order::MODULUS);
+        bool::from(is_in_range).then(|| Self::reduced(octets))
     }
 
     /// The number, big-endian.
