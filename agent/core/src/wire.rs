@@ -5,8 +5,9 @@
 //! not understand from one that is damaged. `docs/design/wire.md` and `docs/design/attestation.md`
 //! lay them out byte by byte. They are views: text borrows from the buffer that was parsed.
 //!
-//! Here they are read and written field by field, which takes a third of the code. The provisioner
-//! has room for the crate: it answers with that, and what devices read the crate has written.
+//! Here they are read and written field by field, which takes a third of the code, and the crate
+//! judges it in the tests. The provisioner has room for the crate: it answers with that who somebody
+//! is and when to renew.
 
 mod challenge;
 

@@ -213,9 +213,10 @@ fn reason(head: ResponseHead<'_>) -> Reason {
 fn detail<'b>(head: ResponseHead<'b>, body: &'b [u8]) -> &'b str {
     let text = core::str::from_utf8(body).ok().filter(|_| is_media_type(head, "text/plain"));
     let text = text.unwrap_or_default();
-    let end = text.bytes().position(|octet| octet == b'\n').unwrap_or(text.len());
-    let line = text.get(..end).unwrap_or_default();
-    let line = line.strip_suffix("\r").unwrap_or(line);
+    // A carriage return belongs to the line's end only where there is one.
+    let end = text.bytes().position(|octet| octet == b'\n');
+    let line = text.get(..end.unwrap_or(text.len())).unwrap_or_default();
+    let line = end.and_then(|_| line.strip_suffix("\r")).unwrap_or(line);
     let line = line.get(..line.floor_char_boundary(DETAIL_LEN_MAX)).unwrap_or_default();
     if line.contains(char::is_control) { "" } else { line }
 }

@@ -358,6 +358,7 @@ fn text_for_people_is_one_short_line_without_controls() {
     assert_eq!(detail(&umlauts), umlauts[..DETAIL_LEN_MAX - 1]);
     assert_eq!(detail("a\x1b[31mb"), "");
     assert_eq!(detail("one\r\ntwo"), "one");
+    assert_eq!(detail("one\r"), "");
     assert_eq!(detail(""), "");
     assert_eq!(refusal(403, "Content-Type: text/html\r\n", "x").2, "");
 }

@@ -6,7 +6,7 @@ use super::{CHUNK_LINE_LEN_MAX, HEADER_LEN_MAX};
 const SIZE_DIGITS_MAX: usize = 16;
 
 /// Takes the frame off a chunked body where it stands (RFC 9112 §7.1), octet by octet: the frame
-/// takes no space from the body.
+/// takes no more space from the body than the octet that was received last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunked {
     start: usize,

@@ -99,8 +99,8 @@ impl Place {
 
 /// RFC 9110 §5.6.2.
 pub(super) fn is_token(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric()
-        || matches!(octet, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
+    let is_mark = matches!(octet, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'|' | b'~');
+    is_mark || octet.is_ascii_alphanumeric() || matches!(octet, b'^'..=b'`')
 }
 
 /// What a value or a reason consists of: RFC 9110 §5.5, with `obs-text`.

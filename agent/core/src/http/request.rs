@@ -98,13 +98,15 @@ impl<'b> RequestWriter<'b> {
             self.fail(RequestError::Secret);
         }
         self.put(&["Authorization: Basic "]);
-        let start = self.len;
-        self.put(&[user, ":", password]);
-        let len = self.len - start;
-        self.len = start + len.div_ceil(3) * 4;
-        if let Some(place) = self.buffer.get_mut(start..self.len) {
+        let (start, len) = (self.len, user.len() + 1 + password.len());
+        let end = start.saturating_add(len.div_ceil(3) * 4);
+        // Nothing of it is written that would not be sent.
+        if self.fault.is_none() && end <= self.buffer.len() {
+            self.put(&[user, ":", password]);
+            let place = self.buffer.get_mut(start..end).unwrap_or_default();
             base64::encode_in_place(place, len);
         }
+        self.len = end;
         self.put(&["\r\n"]);
     }
 
@@ -212,6 +214,26 @@ mod tests {
         let mut request = begin(buffer);
         request.header(name, value);
         request.finish()
+    }
+
+    /// Goal: what is refused, for its size or its form, has left no password behind.
+    #[test]
+    fn a_refused_request_holds_no_password() {
+        let password = "open-sesame";
+        let holds = |buffer: &[u8]| {
+            buffer.windows(password.len()).any(|window| window == password.as_bytes())
+        };
+        let mut refused = 0;
+        for len in 0..100 {
+            let mut buffer = vec![b'#'; len];
+            refused += usize::from(basic(&mut buffer, "gw-1", password).is_err());
+            assert!(!holds(&buffer), "{len} octets");
+        }
+        assert!((60..100).contains(&refused), "{refused}");
+        let mut buffer = [b'#'; 200];
+        assert_eq!(basic(&mut buffer, "gw:1", password), Err(RequestError::Secret));
+        let untouched = buffer.iter().filter(|octet| **octet == b'#').count();
+        assert!(!holds(&buffer) && untouched > 100);
     }
 
     fn basic<'b>(

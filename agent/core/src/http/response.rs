@@ -255,13 +255,12 @@ fn framing(
     if matches!(status, 100..=199 | 204 | 304) {
         return Ok(Phase::Length { end: head.len() });
     }
+    // One octet must be left for what ends the body: the last chunk, or the connection's end.
+    let open_max = space.saturating_sub(1).min(BODY_LEN_MAX);
     if is_chunked {
-        return Ok(Phase::Chunked(Chunked::new(head.len(), max)));
+        return Ok(Phase::Chunked(Chunked::new(head.len(), open_max)));
     }
-    let Some(found) = length else {
-        // One octet must be left to learn that the connection has ended.
-        return Ok(Phase::Close { max: space.saturating_sub(1).min(BODY_LEN_MAX) });
-    };
+    let Some(found) = length else { return Ok(Phase::Close { max: open_max }) };
     match usize::try_from(found) {
         Ok(len) if len <= max => Ok(Phase::Length { end: head.len() + len }),
         _ => Err(ResponseError::BodyLength { found, max }),

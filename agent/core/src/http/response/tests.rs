@@ -288,13 +288,14 @@ fn a_body_that_ends_with_the_connection_leaves_one_octet_of_the_buffer() {
 }
 
 #[test]
-fn the_frame_of_chunks_takes_no_space_of_the_buffer_for_long() {
+fn the_frame_of_chunks_takes_one_octet_of_the_buffer() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let text = format!("{head}{}0\r\n\r\n", "1\r\nx\r\n".repeat(40));
     let (found, octets, _) = read_into(text.as_bytes(), 5, head.len() + 46).unwrap();
     assert_eq!((found, octets), (200, vec![b'x'; 40]));
-    let error = read_into(text.as_bytes(), 5, head.len() + 39);
-    assert_eq!(error, Err(ResponseError::Full { len: head.len() + 39 }));
+    assert_eq!(read_into(text.as_bytes(), 5, head.len() + 41).unwrap().1, vec![b'x'; 40]);
+    let error = read_into(text.as_bytes(), 5, head.len() + 40);
+    assert_eq!(error, Err(ResponseError::BodyLength { found: 40, max: 39 }));
     let line = format!("{head}1;{}\r\nx\r\n0\r\nA: {}\r\n\r\n", "x".repeat(40), "y".repeat(40));
     assert_eq!(read_into(line.as_bytes(), 5, head.len() + 6), body("x"));
 }
