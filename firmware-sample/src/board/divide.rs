@@ -1,7 +1,8 @@
-//! Division of numbers of 64 bits, which the compiler calls by the names that its libraries have for it.
+//! Division of numbers of 64 bits, which the compiler calls by the names that its libraries have
+//! for it.
 //!
-//! **What it is.** Division as on paper, a bit at a time, in some eighty octets. The compiler's own is
-//! half a kilobyte, and faster, where time is only reckoned with and told.
+//! **What it is.** Division as on paper, a bit at a time, in 140 octets. The compiler's own
+//! is half a kilobyte, and faster, where time is only reckoned with and told.
 //!
 //! **What it must never do.** Divide by a number of 64 bits itself: it would call itself.
 //!

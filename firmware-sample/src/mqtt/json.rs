@@ -1,20 +1,21 @@
 //! JSON (RFC 8259) as far as a device hears and says it: one object with a few members.
 //!
-//! **What it is.** A reader ([`members`]) that gives the values of the members that were asked for, as
-//! they stand in the text, once all of it was found to be one object; and what such a value is:
-//! [`string`], [`unsigned`], [`boolean`]. A string is what stands between its quotation marks, escapes
-//! and all: what is compared has none, and what is said again is said as it came. And a writer
-//! ([`Json`]), which adds member to member.
+//! **What it is.** A reader ([`members`]) that gives the values of the members that were asked for,
+//! as they stand in the text, once all of it was found to be one object; and what such a value is:
+//! [`string`], [`unsigned`], [`boolean`]. A string is what stands between its quotation marks,
+//! escapes and all: what is compared has none, and what is said again is said as it came. And a
+//! writer ([`Json`]), which adds member to member.
 //!
 //! **What it must never do.** Recurse, or read what is no JSON as if it were: a message is for this
-//! device if *all* of it is well formed, not only the part that was of interest. Say what is no JSON.
+//! device if *all* of it is well formed, not only the part that was of interest. Say what is no
+//! JSON.
 //!
 //! **Why that is sound.** Every value is passed over in a loop that remembers each open bracket in
-//! one bit, so that the stack does not grow with what a peer sends, and nesting has a limit. Escapes
-//! are checked, and none is resolved, so that nothing is copied and nothing can turn out longer than
-//! it is. Behind the end of the text the reader finds zeros, which may stand nowhere in JSON. What
-//! is written into a string is looked at once more, and an object that is not sound, or whole, is not
-//! given out.
+//! one bit, so that the stack does not grow with what a peer sends, and nesting has a limit.
+//! Escapes are checked, and none is resolved, so that nothing is copied and nothing can turn out
+//! longer than it is. Behind the end of the text the reader finds zeros, which may stand nowhere in
+//! JSON. What is written into a string is looked at once more, and an object that is not sound, or
+//! whole, is not given out.
 
 use core::fmt::{Display, Write as _};
 
@@ -26,8 +27,8 @@ pub const JSON_LEN_MAX: usize = 384;
 /// Arrays and objects within each other in a value, at most: the bits of [`Nesting`].
 const NESTING_MAX: u32 = u32::BITS;
 
-/// Digits of a number, at most: with as many nines it is one of 64 bits. All that a device reads are
-/// smaller (RFC 8259 §6).
+/// Digits of a number, at most: with as many nines it is one of 64 bits. All that a device reads
+/// are smaller (RFC 8259 §6).
 const DIGITS_MAX: usize = 19;
 
 /// What is left of a text.
