@@ -18,8 +18,6 @@ pub mod mps2_an386;
 pub mod riscv32_virt;
 #[cfg(any(test, target_os = "none"))]
 mod copy;
-#[cfg(any(test, target_os = "none"))]
-mod divide;
 #[cfg(any(
     all(feature = "mps2-an386", target_arch = "arm"),
     all(feature = "riscv32-virt", target_arch = "riscv32"),
