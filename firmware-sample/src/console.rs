@@ -69,7 +69,7 @@ pub fn error(text: fmt::Arguments<'_>) {
 
 #[inline(never)]
 fn say(level: Level, text: fmt::Arguments<'_>) {
-    let record = Record::builder().level(level).args(text).build();
+    let record = Record::builder().level(level).target(env!("CARGO_CRATE_NAME")).args(text).build();
     log::logger().log(&record);
 }
 

@@ -60,12 +60,12 @@ pub const PONG_MS_MAX: u64 = 10_000;
 /// Octets of CONNECT and of SUBSCRIBE, at most: three names, two of them topics, and a death.
 const HELLO_LEN_MAX: usize = 320;
 
-/// Packets that are taken between our DISCONNECT and the broker's end, at most.
-const GOODBYE_PACKETS_MAX: usize = 64;
-
-/// Reads of the stream in one poll, at most: a broker that always has more to say must not keep
-/// the machine from its work.
+/// Reads of the stream in one poll, and between our DISCONNECT and the broker's end, at most: a
+/// broker that always has more to say must not keep the machine from its work.
 const READS_MAX: usize = 64;
+
+/// Reads of the stream for CONNACK, at most: it has four octets.
+const WELCOME_READS_MAX: usize = 8;
 
 /// A stream that can be looked at without waiting.
 pub trait Stream: Read<Error = TlsError> + Write<Error = TlsError> {
@@ -283,13 +283,10 @@ impl<'s, S: Stream> Session<'s, S> {
     /// way: then the broker has seen the end of this session before the beginning of the next.
     pub fn close(mut self) -> S {
         let said = self.say(&DISCONNECT, self.sent_ms);
-        let mut left = if said.is_ok() { GOODBYE_PACKETS_MAX } else { 0 };
-        while left > 0 {
-            left -= 1;
-            match self.await_packet() {
-                Ok(Incoming::PubAck { id }) => drop(self.outbox.acknowledge(id)),
-                Ok(_) => {}
-                Err(_) => break,
+        let mut reads = if said.is_ok() { 0..READS_MAX } else { 0..0 };
+        while let Ok(incoming) = self.await_packet(&mut reads) {
+            if let Incoming::PubAck { id } = incoming {
+                let _ticket = self.outbox.acknowledge(id);
             }
         }
         self.stream
@@ -313,7 +310,7 @@ impl<'s, S: Stream> Session<'s, S> {
 
     /// The broker's word that it accepts us.
     fn welcome(&mut self) -> Result<(), MqttError> {
-        match self.await_packet()? {
+        match self.await_packet(&mut (0..WELCOME_READS_MAX))? {
             Incoming::ConnAck { code: 0, is_session_present } => {
                 info(format_args!("broker: session present {is_session_present}"));
                 Ok(())
@@ -359,12 +356,13 @@ impl<'s, S: Stream> Session<'s, S> {
         Ok(true)
     }
 
-    /// The next packet, waited for as long as the stream waits.
-    fn await_packet(&mut self) -> Result<Incoming, MqttError> {
+    /// The next packet, waited for as long as the stream waits, and for so many reads.
+    fn await_packet(&mut self, reads: &mut Range<usize>) -> Result<Incoming, MqttError> {
         loop {
             if let Some(incoming) = self.inbox.next()? {
                 return Ok(incoming);
             }
+            reads.next().ok_or(MqttError::Unexpected)?;
             let len = self.stream.read(self.inbox.space())?;
             self.inbox.fill(len)?;
         }

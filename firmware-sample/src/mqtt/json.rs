@@ -27,10 +27,6 @@ pub const JSON_LEN_MAX: usize = 384;
 /// Arrays and objects within each other in a value, at most: the bits of [`Nesting`].
 const NESTING_MAX: u32 = u32::BITS;
 
-/// Digits of a number, at most: with as many nines it is one of 64 bits. All that a device reads
-/// are smaller (RFC 8259 §6).
-const DIGITS_MAX: usize = 19;
-
 /// What is left of a text.
 struct Reader<'j>(&'j [u8]);
 
@@ -80,11 +76,12 @@ pub(super) fn string(value: &[u8]) -> Option<&[u8]> {
     value.strip_prefix(b"\"")?.strip_suffix(b"\"")
 }
 
-/// A number that is whole, not negative, and written as such, in [`DIGITS_MAX`] digits.
+/// A number that is whole, not negative, and written as such.
 pub(super) fn unsigned(value: &[u8]) -> Option<u64> {
-    let is_number = value.len() <= DIGITS_MAX && value.iter().all(u8::is_ascii_digit);
-    let number = || value.iter().fold(0, |number, octet| number * 10 + u64::from(octet - b'0'));
-    is_number.then(number)
+    value.iter().try_fold(0_u64, |number, octet| {
+        let digit = octet.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
 }
 
 /// `true` or `false`.
@@ -427,8 +424,8 @@ mod tests {
     fn numbers_are_whole_and_in_range_or_malformed() {
         let unsigned = |text: &str| value(&format!(r#"{{"a": {text} }}"#)).and_then(unsigned);
         assert_eq!(unsigned("0"), Some(0));
-        assert_eq!(unsigned("9999999999999999999"), Some(9_999_999_999_999_999_999));
-        let others = ["10000000000000000000", "-1", "-0", "1.0", "1e0", "01", "\"1\"", "null", ""];
+        assert_eq!(unsigned("18446744073709551615"), Some(u64::MAX));
+        let others = ["18446744073709551616", "-1", "-0", "1.0", "1e0", "01", "\"1\"", "null", ""];
         for text in others {
             assert_eq!(unsigned(text), None, "{text}");
         }

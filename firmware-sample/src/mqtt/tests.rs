@@ -391,3 +391,21 @@ fn a_poll_reads_a_bounded_amount() {
     assert_eq!(session.poll(0), Ok(None));
     assert_eq!(session.stream.says.len(), 400 - READS_MAX);
 }
+
+/// Goal: a broker that never ends, octet by octet, is left after so many reads, whatever it says:
+/// in place of its welcome, and after our farewell.
+#[test]
+fn a_broker_that_says_more_than_it_may_is_left() {
+    let (device_id, mut outbox) = (id(), Outbox::new());
+    let long = message(0x30, "fleetcert/v1/x", None, &[b'x'; 16_000]);
+    let mut broker = Broker { says: long.clone(), piece: 1, ..Broker::default() };
+    let left = open(&mut broker, &device_id, &mut outbox).map(|_| ());
+    assert_eq!(left, Err(MqttError::Unexpected));
+    assert_eq!(broker.says.len(), long.len() - WELCOME_READS_MAX);
+
+    let mut broker = Broker::new(&long.repeat(2));
+    broker.piece = 1;
+    let session = open(&mut broker, &device_id, &mut outbox).unwrap();
+    session.close();
+    assert_eq!(broker.says.len(), 2 * long.len() - READS_MAX);
+}

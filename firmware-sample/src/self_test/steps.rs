@@ -15,7 +15,7 @@ use crate::keystore::KeyStore as _;
 use crate::net::{Net, NetError};
 
 /// Octets written to flash and read back: a multiple of every common word length.
-const PATTERN_LEN: usize = 128;
+const PATTERN_LEN: usize = 256;
 
 /// From the start to an address: three questions of a DHCP client.
 const LEASE_WAIT_MS_MAX: u64 = 15_000;
