@@ -2,7 +2,9 @@
 //! to, and when there is nothing to do, the network is waited on.
 
 use fleetcert_core::event::Failure;
-use fleetcert_core::lifecycle::{ActionId, BrokerProof, Input, Machine, Phase, Unexpected};
+use fleetcert_core::lifecycle::{
+    ActionId, BrokerProof, Command, Input, Machine, Phase, Unexpected,
+};
 use fleetcert_core::port::{Advice, Answer, Clock as _};
 use fleetcert_core::record::{Serial, Slot};
 use fleetcert_core::shell::Order;
@@ -222,14 +224,12 @@ impl<'d, B: Board> MachineRoom<'d, B> {
         let (now, desk) = (self.ports.clock.now(), self.context.desk);
         let phase = self.machine.phase(now);
         desk.show(phase, self.machine.reading(now).wall, now.mono);
-        if phase == Phase::Decommissioned && self.machine.is_durable() && !self.is_wiped {
+        if is_to_wipe(phase, self.machine.is_durable(), self.is_wiped) {
             self.wipe();
         }
-        let input = match desk.take_command() {
-            Some(command) => Input::Command(command),
-            None if self.machine.deadline().is_some_and(|(at, _)| at <= now.mono) => Input::Tick,
-            None => return false,
-        };
+        let deadline = self.machine.deadline().map(|(at, _)| at);
+        let command = desk.take_command();
+        let Some(input) = waking(command, deadline, now.mono) else { return false };
         self.tell(input);
         true
     }
@@ -328,11 +328,73 @@ impl<'d, B: Board> MachineRoom<'d, B> {
     }
 }
 
+/// What a machine that has come to rest at `now` is woken with: the command that waits, if one does,
+/// or else its time, if that has come.
+fn waking(command: Option<Command>, deadline: Option<Mono>, now: Mono) -> Option<Input<'static>> {
+    match command {
+        Some(command) => Some(Input::Command(command)),
+        None => deadline.filter(|at| *at <= now).map(|_| Input::Tick),
+    }
+}
+
+/// Whether the keys are to be erased: this life is over, a loss of power cannot bring it back, and it
+/// was not done yet.
+fn is_to_wipe(phase: Phase, is_durable: bool, is_wiped: bool) -> bool {
+    phase == Phase::Decommissioned && is_durable && !is_wiped
+}
+
 /// Says how far the stack has grown, if it has.
 pub(super) fn report_stack<B: Board>(peak: &mut usize) {
     let stack = B::stack();
     if stack.peak_len > *peak {
         *peak = stack.peak_len;
         info(format_args!("stack: {} of {} octets at its peak", stack.peak_len, stack.len));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Mono = Mono(10);
+
+    /// Goal: a command that was taken from the desk is never left lying, whatever the time is.
+    #[test]
+    fn a_command_comes_before_the_time() {
+        for deadline in [None, Some(Mono(9)), Some(NOW), Some(Mono(11))] {
+            for command in [Command::Renew, Command::Decommission] {
+                let woken = waking(Some(command), deadline, NOW);
+                assert_eq!(woken, Some(Input::Command(command)), "{deadline:?}");
+            }
+        }
+    }
+
+    /// Goal: without a command the machine is woken at its time, not before it, and not without one.
+    #[test]
+    fn a_machine_is_woken_at_its_time() {
+        assert_eq!(waking(None, Some(NOW), NOW), Some(Input::Tick));
+        assert_eq!(waking(None, Some(Mono(9)), NOW), Some(Input::Tick), "late is not never");
+        assert_eq!(waking(None, Some(Mono(11)), NOW), None);
+        assert_eq!(waking(None, None, NOW), None);
+    }
+
+    /// Goal: keys are erased when nothing can ask for them any more, and once.
+    #[test]
+    fn keys_are_erased_once_and_not_before_the_end_is_durable() {
+        assert!(is_to_wipe(Phase::Decommissioned, true, false));
+        assert!(!is_to_wipe(Phase::Decommissioned, true, true), "once");
+        assert!(!is_to_wipe(Phase::Decommissioned, false, false), "power may be lost");
+        for phase in [
+            Phase::Active,
+            Phase::Enrolling,
+            Phase::Proving,
+            Phase::Quarantined,
+            Phase::Recovering,
+            Phase::Renewing,
+            Phase::Unenrolled,
+            Phase::Waiting,
+        ] {
+            assert!(!is_to_wipe(phase, true, false), "{phase:?}");
+        }
     }
 }
