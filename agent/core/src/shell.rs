@@ -1,12 +1,13 @@
-//! The one loop that drives the machine, in the daemon and in firmware alike.
+//! What drives the machine: one part of it in the daemon and in firmware alike, the other in the
+//! daemon.
 //!
 //! It carries no decisions: it performs what the machine polls out, answers, and waits. One action
 //! is in flight at a time; a port that takes long delays everything else, so ports have deadlines.
 //!
-//! What a device does by itself is [`Ports::settle`]; what it wants of its peers comes out of that
-//! as an [`Order`]. [`Ports::run`] is the loop around it for whoever can await peers and time.
-//! Whoever can only go on between two looks at a network settles, serves the order, and answers the
-//! machine with the [`Input`] that the order names.
+//! What a device does by itself is [`Ports::settle`], which both run; what it wants of its peers comes
+//! out of that as an [`Order`]. [`Ports::run`] is the loop around it for whoever can await peers and
+//! time: the daemon. Firmware, which can only go on between two looks at a network, has a loop of its
+//! own: it settles, serves the order, and answers the machine with the [`Input`] that the order names.
 
 use crate::event::Failure;
 use crate::lifecycle::{Action, ActionId, Input, Machine, Unexpected};
@@ -24,7 +25,15 @@ pub enum Flow {
     End,
 }
 
-/// What the machine wants of its peers. Identities and requests are those of [`Machine::record`].
+/// What the machine wants of its peers.
+///
+/// Identities and requests are those of [`Machine::record`], with one exception. [`Order::Adopt`] goes
+/// by what is durable, and the record may be ahead of that: when the [`Action::Persist`] that gives an
+/// identity up has failed, after a decommissioning or for another identity, its slot is empty already,
+/// and the order can still name it. Who looks into the record, as [`Ports::run`] does, finds nothing
+/// there and answers [`Failure::KeyLost`]. Who looks into durable storage, as firmware does, uses what
+/// is there until [`Action::Persist`] succeeds; then comes [`Order::Release`], or [`Order::Adopt`] of
+/// the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// [`Action::Adopt`]. Answer: [`Input::Done`].
