@@ -11,7 +11,7 @@
 //! device's, is told and left as it is.
 //!
 //! **Why that is sound.** There is one thread of control and every port ends by itself, at a
-//! deadline of its own (`docs/decisions/0013-blocking-firmware.md`). What was durable before a loss
+//! deadline of its own (`docs/decisions/0013-firmware-blocking.md`). What was durable before a loss
 //! of power is all that this program knows after it, at any instant: it keeps nothing else that
 //! matters. Its one connection at a time is argued in
 //! `docs/decisions/0016-one-connection-on-a-microcontroller.md`.
