@@ -12,12 +12,16 @@
 //! begins a program, knows addresses, and shares memory with devices. Each such module is
 //! compiled for its own target only, and none of its types lets a caller break what it promises.
 
+#[cfg(any(
+    test,
+    all(feature = "mps2-an386", target_arch = "arm"),
+    all(feature = "riscv32-virt", target_arch = "riscv32"),
+))]
+mod copy;
 #[cfg(all(feature = "mps2-an386", target_arch = "arm"))]
 pub mod mps2_an386;
 #[cfg(all(feature = "riscv32-virt", target_arch = "riscv32"))]
 pub mod riscv32_virt;
-#[cfg(any(test, target_os = "none"))]
-mod copy;
 #[cfg(any(
     all(feature = "mps2-an386", target_arch = "arm"),
     all(feature = "riscv32-virt", target_arch = "riscv32"),
