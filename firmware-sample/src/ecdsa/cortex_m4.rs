@@ -1,8 +1,11 @@
 //! The crate `p256-cm4`.
 
 use p256::{ProjectivePoint, PublicKey};
-use p256_cm4::{point_to_octet_string_uncompressed, scalarmult_base, scalarmult_generic};
-use zeroize::Zeroizing;
+use p256_cm4::{
+    SignPrecomp, point_to_octet_string_uncompressed, scalarmult_base, scalarmult_generic,
+    sign_step1,
+};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::der::UNCOMPRESSED;
 use super::order::Number;
@@ -10,9 +13,9 @@ use super::{Ecdsa, POINT_LEN, SECRET_LEN, SIGNATURE_LEN, Signing, equation, nonc
 
 /// The crate `p256-cm4`: assembly for Cortex-M4 and M33, many times as fast as portable code.
 ///
-/// It multiplies points; what is reckoned modulo the order is [`Number`]'s. Its own multiplication
-/// there has an instruction that loads a list of one register, which Armv7-M leaves unpredictable
-/// (LDM, encoding T2) and QEMU refuses.
+/// It multiplies points and inverts nonces; products modulo the order are [`Number`]'s. Its own
+/// multiplication there has an instruction that loads a list of one register, which Armv7-M leaves
+/// unpredictable (LDM, encoding T2) and QEMU refuses.
 ///
 /// Its time depends on no secret where memory answers in a constant time, as that of these
 /// processors does: it picks from tables by digits of the secret.
@@ -44,18 +47,21 @@ impl Signing for CortexM4 {
 
     fn sign(&self, secret: &[u8; SECRET_LEN], digest: &[u8; 32]) -> Option<[u8; SIGNATURE_LEN]> {
         let key = Zeroizing::new(Number::in_range(secret)?);
-        let nonce = nonce(secret, digest);
-        let number = Zeroizing::new(Number::in_range(&nonce)?);
-        let inverse = Zeroizing::new(number.inverse());
-        let of_nonce = multiple(&nonce, None)?;
-        let r = Number::reduced(of_nonce[1..].first_chunk()?);
+        let nonce = Zeroizing::new(words(&*nonce(secret, digest)));
+        let mut half = SignPrecomp::default();
+        // Not so for one nonce in 2^256 or more, which nobody finds.
+        if !sign_step1(&mut half, &nonce) {
+            return None;
+        }
+        let inverse = Zeroizing::new(octets(&half.k_inv));
+        half.k_inv.zeroize();
+        let inverse = Zeroizing::new(Number::reduced(&inverse));
+        let r = Number::reduced(&octets(&half.r));
         let s = *inverse * (Number::reduced(digest) + r * *key);
-        // Neither is zero but for one nonce in 2^256 or so, which nobody finds.
-        let is_signature = r != Number::default() && s != Number::default();
         let mut signature = [0; SIGNATURE_LEN];
         signature[..32].copy_from_slice(&r.octets());
         signature[32..].copy_from_slice(&s.octets());
-        is_signature.then_some(signature)
+        (s != Number::default()).then_some(signature)
     }
 }
 
@@ -92,4 +98,13 @@ fn words(number: &[u8]) -> [u32; 8] {
         *word = octets.iter().fold(0, |word, octet| word << 8 | u32::from(*octet));
     }
     words
+}
+
+/// The number (big-endian) that so many words are.
+fn octets(words: &[u32; 8]) -> [u8; 32] {
+    let mut number = [0; 32];
+    for (octets, word) in number.rchunks_exact_mut(4).zip(words) {
+        octets.copy_from_slice(&word.to_be_bytes());
+    }
+    number
 }

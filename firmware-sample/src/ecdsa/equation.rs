@@ -16,7 +16,7 @@ pub(super) fn holds(
 ) -> bool {
     // Neither r nor s is zero, or not below the order.
     let Some((r, s)) = numbers(signature) else { return false };
-    let inverse = s.inverse();
+    let inverse = s.inverse_of_public();
     let (u, v) = (Number::reduced(digest) * inverse, r * inverse);
     // At infinity x is zero, which r is not.
     combine(u, v).is_some_and(|sum| Number::reduced(&sum.to_affine().x().into()) == r)

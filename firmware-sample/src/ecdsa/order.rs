@@ -1,23 +1,24 @@
 //! Numbers modulo the order of the curve, which the equations of ECDSA are about.
 //!
-//! **What it is.** [`Number`], with the four things that are done with it: it is read, multiplied,
-//! added and inverted.
+//! **What it is.** [`Number`], with what is done with it: it is read, multiplied, added, and, of a
+//! signature that everybody may see, inverted.
 //!
-//! **What it must never do.** Take a time that depends on the number: one of them is a private key,
+//! **What it must never do.** Take a time that depends on a secret: one such number is a private key,
 //! and another the nonce that gives it away.
 //!
 //! **Why that is sound.** It is Montgomery's multiplication of the crate `crypto-bigint`, which
-//! loops over the words of every number alike; the inverse is a power, by a chain of
-//! multiplications that is the same for every number. `p256` has such numbers too, reduced in
-//! thousands of octets without a loop: here a signature takes one inversion and two products, for
-//! which that is a poor price.
+//! loops over the words of every number alike. `p256` has such numbers too, reduced in thousands of
+//! octets without a loop: here a signature takes two products, for which that is a poor price. Only
+//! the inverse of what is public is `p256`'s.
 
 use core::ops::{Add, Mul};
 
-use p256::U256;
 use p256::elliptic_curve::bigint::modular::constant_mod::{Residue, ResidueParams as _};
 use p256::elliptic_curve::bigint::{Encoding as _, impl_modulus};
+use p256::elliptic_curve::ff::PrimeField as _;
+use p256::elliptic_curve::ops::Invert as _;
 use p256::elliptic_curve::subtle::{ConstantTimeEq as _, ConstantTimeLess as _};
+use p256::{Scalar, U256};
 use zeroize::DefaultIsZeroes;
 
 // The order of the curve (SEC 2 §2.4.2).
@@ -46,20 +47,12 @@ impl Number {
         self.0.retrieve().to_be_bytes()
     }
 
-    /// What gives one when it is multiplied by this, by Fermat's little theorem: the power of the
-    /// order less two. Zero for zero.
-    pub(super) fn inverse(self) -> Self {
-        let exponent = Order::MODULUS.wrapping_sub(&U256::from_u8(2));
-        let mut power = self;
-        // The exponent's highest bit is that with which the power begins.
-        for at in (0..U256::BITS - 1).rev() {
-            power = power * power;
-            // No secret: it is the same for every number.
-            if exponent.bit_vartime(at) {
-                power = power * self;
-            }
-        }
-        power
+    /// What gives one when it is multiplied by this, in a time that tells what this is: for what
+    /// everybody may know. Zero for zero.
+    pub(super) fn inverse_of_public(self) -> Self {
+        let scalar = Option::<Scalar>::from(Scalar::from_repr(self.octets().into()));
+        let inverse = scalar.and_then(|scalar| scalar.invert_vartime().into());
+        inverse.map(|inverse: Scalar| Self::reduced(&inverse.to_repr().into())).unwrap_or_default()
     }
 }
 
@@ -121,7 +114,11 @@ mod tests {
             let (number, expected) = (Number::reduced(&a), scalar(&a));
             assert_eq!(number.octets(), <[u8; 32]>::from(expected.to_repr()), "{a:02x?}");
             let inverse = expected.invert().unwrap_or(Scalar::ZERO);
-            assert_eq!(number.inverse().octets(), <[u8; 32]>::from(inverse.to_repr()), "{a:02x?}");
+            assert_eq!(
+                number.inverse_of_public().octets(),
+                <[u8; 32]>::from(inverse.to_repr()),
+                "{a:02x?}"
+            );
             for b in numbers() {
                 let (other, second) = (Number::reduced(&b), scalar(&b));
                 let sum = <[u8; 32]>::from((expected + second).to_repr());
