@@ -233,9 +233,9 @@ impl<'o> Writer<'o> {
     }
 
     fn octets(&mut self, octets: &[u8]) {
-        let start = self.end;
-        self.end = start.saturating_add(octets.len());
-        if let Some(room) = self.out.get_mut(start..self.end) {
+        let rest = self.out.get_mut(self.end..).unwrap_or_default();
+        self.end = self.end.saturating_add(octets.len());
+        if let Some(room) = rest.get_mut(..octets.len()) {
             room.copy_from_slice(octets);
         }
     }
