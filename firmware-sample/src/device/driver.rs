@@ -1,6 +1,9 @@
 //! The one loop: the machine goes on as far as it can, its orders are served, the session is attended
 //! to, and when there is nothing to do, the network is waited on.
 
+#[cfg(test)]
+mod tests;
+
 use fleetcert_core::event::Failure;
 use fleetcert_core::lifecycle::{
     ActionId, BrokerProof, Command, Input, Machine, Phase, Unexpected,
@@ -67,15 +70,23 @@ impl<'d, B: Board> Driver<'d, B> {
     pub(super) fn run(mut self) -> Unexpected {
         self.room.tell(Input::Tick);
         loop {
-            self.room.turn();
-            if let Some(fault) = self.room.fault {
+            if let Some(fault) = self.round() {
                 return fault;
             }
-            match self.room.wanted.take() {
-                Some(order) => self.serve(order),
-                None => self.idle(),
-            }
         }
+    }
+
+    /// Serves an order, if the machine comes to want something of its peers; idles, if it does not.
+    fn round(&mut self) -> Option<Unexpected> {
+        self.room.turn();
+        if self.room.fault.is_some() {
+            return self.room.fault;
+        }
+        match self.room.wanted.take() {
+            Some(order) => self.serve(order),
+            None => self.idle(),
+        }
+        None
     }
 
     #[inline(never)]
@@ -349,52 +360,5 @@ pub(super) fn report_stack<B: Board>(peak: &mut usize) {
     if stack.peak_len > *peak {
         *peak = stack.peak_len;
         info(format_args!("stack: {} of {} octets at its peak", stack.peak_len, stack.len));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Mono = Mono(10);
-
-    /// Goal: a command that was taken from the desk is never left lying, whatever the time is.
-    #[test]
-    fn a_command_comes_before_the_time() {
-        for deadline in [None, Some(Mono(9)), Some(NOW), Some(Mono(11))] {
-            for command in [Command::Renew, Command::Decommission] {
-                let woken = waking(Some(command), deadline, NOW);
-                assert_eq!(woken, Some(Input::Command(command)), "{deadline:?}");
-            }
-        }
-    }
-
-    /// Goal: without a command the machine is woken at its time, not before it, and not without one.
-    #[test]
-    fn a_machine_is_woken_at_its_time() {
-        assert_eq!(waking(None, Some(NOW), NOW), Some(Input::Tick));
-        assert_eq!(waking(None, Some(Mono(9)), NOW), Some(Input::Tick), "late is not never");
-        assert_eq!(waking(None, Some(Mono(11)), NOW), None);
-        assert_eq!(waking(None, None, NOW), None);
-    }
-
-    /// Goal: keys are erased when nothing can ask for them any more, and once.
-    #[test]
-    fn keys_are_erased_once_and_not_before_the_end_is_durable() {
-        assert!(is_to_wipe(Phase::Decommissioned, true, false));
-        assert!(!is_to_wipe(Phase::Decommissioned, true, true), "once");
-        assert!(!is_to_wipe(Phase::Decommissioned, false, false), "power may be lost");
-        for phase in [
-            Phase::Active,
-            Phase::Enrolling,
-            Phase::Proving,
-            Phase::Quarantined,
-            Phase::Recovering,
-            Phase::Renewing,
-            Phase::Unenrolled,
-            Phase::Waiting,
-        ] {
-            assert!(!is_to_wipe(phase, true, false), "{phase:?}");
-        }
     }
 }
