@@ -211,7 +211,7 @@ impl Quartet {
         let is_padding = character == b'=' && self.len >= 2;
         self.is_bad |= !is_padding && (value == 64 || self.padding > 0);
         self.padding += usize::from(is_padding);
-        self.word = self.word << 6 | u32::from(value & 0x3f);
+        self.word = (self.word << 6) + u32::from(value & 0x3f);
         self.len += 1;
     }
 
